@@ -10,8 +10,13 @@
 //! | [`cta`] | `cta-admin`: commands as values, replies as types, the process runner | runs programs |
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
+//! | [`retry`] | how long to wait before the next attempt | no |
+//! | [`tls`] | the one cryptography provider of the process | no |
 
+pub mod broker;
 pub mod cta;
 pub mod journey;
+pub mod retry;
 pub mod settings;
 pub mod tape;
+pub mod tls;

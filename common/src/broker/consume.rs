@@ -1,0 +1,386 @@
+//! Consuming: tasks of the stages, and dead letters.
+
+use std::fmt;
+use std::future::Future;
+
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{Stream, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Acker, BasicProperties, Channel};
+
+use super::error::BrokerError;
+use super::link::{Link, PATIENCE, connection_name, host, within};
+use super::task::{is_stage_name, printable};
+use super::topology::{Topology, short};
+use crate::settings;
+
+/// Receives deliveries over a connection of its own, with one channel for each stage and one for dead letters.
+///
+/// Deliveries in hand go back to their queues when it is dropped or its connection is lost; acknowledging them then is an error.
+pub struct Consumer {
+    link: Link,
+    /// Each with the tag of its consumer. Kept until the end: deliveries in hand are acknowledged over them.
+    channels: Vec<(Channel, ShortString)>,
+    arriving: SelectAll<BoxStream<'static, Arrival>>,
+    stopped: bool,
+}
+
+/// What a consumer's stream yields: deliveries, then how it ended. The end is an item of its own, because an ended stream would
+/// silently drop out of the merged one.
+enum Arrival {
+    Delivery(Box<Delivery>),
+    Failed(Source, lapin::Error),
+    Ended(Source),
+}
+
+/// Which queue a delivery came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The queue of this stage.
+    Stage(String),
+    /// The dead-letter queue.
+    Dead,
+}
+
+impl Source {
+    fn queue(&self, topology: &Topology) -> String {
+        match self {
+            Source::Stage(stage) => topology.stage_queue(stage),
+            Source::Dead => topology.dead_queue(),
+        }
+    }
+
+    fn label(&self) -> &str {
+        match self {
+            Source::Stage(stage) => stage,
+            Source::Dead => "dead",
+        }
+    }
+}
+
+/// One entry of the broker's record of why a message became a dead letter. Anyone who may publish can forge it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// `rejected`, `delivery_limit`, `maxlen` or `expired`; control characters escaped, cut.
+    pub reason: String,
+    /// The queue it died in; control characters escaped, cut.
+    pub queue: String,
+    /// How often, as the broker counted; 0 if it does not say.
+    pub count: i64,
+}
+
+/// A message in our hands. Dropping it without an answer leaves it unacknowledged until the connection ends.
+#[must_use = "a delivery that is never answered blocks its consumer"]
+pub struct Delivery {
+    /// Which queue it came from.
+    pub source: Source,
+    /// The body, for [`super::Task::decode`].
+    pub body: Vec<u8>,
+    /// Delivered before. False proves nothing.
+    pub redelivered: bool,
+    /// How it died, newest first; empty if it did not, or the record is unreadable.
+    pub deaths: Vec<Death>,
+    queue: String,
+    at: String,
+    acker: Acker,
+}
+
+impl Consumer {
+    /// Connects and begins to consume the queues of these stages and the dead-letter queue, with at most `prefetch` (at least 1)
+    /// unanswered deliveries of each. `app` is the program's name. Expects the topology to be declared.
+    ///
+    /// # Errors
+    /// As [`Link::connect`], and when a queue is missing or may not be read.
+    pub async fn connect(
+        broker: &settings::Broker,
+        topology: &Topology,
+        stages: &[String],
+        prefetch: u16,
+        app: &str,
+    ) -> Result<Consumer, BrokerError> {
+        if let Some(odd) = stages.iter().find(|stage| !is_stage_name(stage)) {
+            let shown = printable(odd, 60);
+            return Err(BrokerError::Settings(format!(
+                "'{shown}' is not the name of a stage, expected 1 to 32 of a-z"
+            )));
+        }
+        let link = Link::connect(broker, &connection_name(app)).await?;
+        let mut consumer = Consumer { link, channels: Vec::new(), arriving: SelectAll::new(), stopped: false };
+        let sources = stages.iter().cloned().map(Source::Stage).chain([Source::Dead]);
+        for source in sources {
+            let queue = source.queue(topology);
+            consumer.add(source, queue, prefetch.max(1)).await?;
+        }
+        Ok(consumer)
+    }
+
+    async fn add(&mut self, source: Source, queue: String, prefetch: u16) -> Result<(), BrokerError> {
+        let doing = format!("consuming queue '{queue}'");
+        let channel = self.link.channel(&doing).await?;
+        // Before the consumer: without it the client would take the whole queue into memory.
+        self.link.within(&doing, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let tag = short(&format!("{}:{}:{}", host(), std::process::id(), source.label()));
+        let consume =
+            channel.basic_consume(short(&queue), tag.clone(), BasicConsumeOptions::default(), FieldTable::default());
+        let stream = self.link.within(&doing, consume).await?;
+        self.channels.push((channel, tag));
+        let at = self.link.at().to_owned();
+        self.arriving.push(arrivals(stream, source, queue, at));
+        Ok(())
+    }
+
+    /// `host:port/vhost`.
+    pub fn at(&self) -> &str {
+        self.link.at()
+    }
+
+    /// Waits for the next delivery, of any queue. Safe to abandon: nothing is lost.
+    ///
+    /// # Errors
+    /// Any error, and any end of any of its queues, ends the whole consumer: drop it, declare, connect again.
+    pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        match self.arriving.next().await {
+            Some(Arrival::Delivery(delivery)) => Ok(*delivery),
+            Some(Arrival::Failed(source, error)) => {
+                Err(self.link.error(&error, &format!("consuming the {} queue", source.label())))
+            }
+            Some(Arrival::Ended(source)) => {
+                Err(BrokerError::Ended { queue: source.label().to_owned(), at: self.at().to_owned() })
+            }
+            None => Err(BrokerError::Lost {
+                doing: "consuming".to_owned(),
+                at: self.at().to_owned(),
+                why: if self.stopped { "stopped as asked" } else { "all queues ended" }.to_owned(),
+            }),
+        }
+    }
+
+    /// Takes no further message: deliveries already handed out can still be answered, those not yet handed out go back to their
+    /// queues. Afterwards [`Consumer::next`] is an error.
+    ///
+    /// # Errors
+    /// When the connection fails on the way; then all that is unanswered goes back anyway.
+    pub async fn stop_taking(&mut self) -> Result<(), BrokerError> {
+        self.stopped = true;
+        for (channel, tag) in &self.channels {
+            let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+            self.link.within("cancelling a consumer", cancel).await?;
+        }
+        // A cancelled stream still yields what had arrived before, then ends.
+        let mut failure = None;
+        let drained = tokio::time::timeout(PATIENCE, async {
+            while let Some(arrival) = self.arriving.next().await {
+                match arrival {
+                    Arrival::Delivery(delivery) => {
+                        if let Err(error) = delivery.give_back().await {
+                            failure = Some(error);
+                        }
+                    }
+                    Arrival::Failed(_, error) => failure = Some(self.link.error(&error, "cancelling a consumer")),
+                    Arrival::Ended(_) => {}
+                }
+            }
+        })
+        .await;
+        match failure {
+            Some(error) => Err(error),
+            None => drained.map_err(|_| BrokerError::late("cancelling the consumers", self.at(), PATIENCE)),
+        }
+    }
+
+    /// Says goodbye. What is unanswered goes back to its queue.
+    pub async fn close(self) {
+        self.link.close().await;
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("at", &self.at()).field("stopped", &self.stopped).finish_non_exhaustive()
+    }
+}
+
+/// The deliveries of one queue, with the end as an item.
+fn arrivals(
+    stream: impl Stream<Item = lapin::Result<lapin::message::Delivery>> + Send + 'static,
+    source: Source,
+    queue: String,
+    at: String,
+) -> BoxStream<'static, Arrival> {
+    let end = stream::once(std::future::ready(Arrival::Ended(source.clone())));
+    stream
+        .map(move |arrived| match arrived {
+            Ok(delivery) => Arrival::Delivery(Box::new(Delivery::new(delivery, source.clone(), &queue, &at))),
+            Err(error) => Arrival::Failed(source.clone(), error),
+        })
+        .chain(end)
+        .boxed()
+}
+
+impl Delivery {
+    fn new(delivery: lapin::message::Delivery, source: Source, queue: &str, at: &str) -> Delivery {
+        Delivery {
+            source,
+            redelivered: delivery.redelivered,
+            deaths: deaths(&delivery.properties),
+            body: delivery.data,
+            queue: queue.to_owned(),
+            at: at.to_owned(),
+            acker: delivery.acker,
+        }
+    }
+
+    /// The queue it came from.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// Done with it: the broker forgets it.
+    ///
+    /// # Errors
+    /// When that could not be sent: the message comes again.
+    pub async fn ack(self) -> Result<(), BrokerError> {
+        self.answered("acknowledging", self.acker.ack(BasicAckOptions::default())).await
+    }
+
+    /// Gives it to the dead-letter exchange. A dead letter itself is dropped by this: its queue has no other behind it.
+    ///
+    /// # Errors
+    /// When that could not be sent: the message comes again.
+    pub async fn reject(self) -> Result<(), BrokerError> {
+        self.answered("rejecting", self.acker.reject(BasicRejectOptions { requeue: false })).await
+    }
+
+    /// Puts it back into its queue, for anybody, at once. For a program that leaves, never to wait: it would come straight back,
+    /// and after twenty returns the broker takes it for a dead letter.
+    ///
+    /// # Errors
+    /// When that could not be sent: the message goes back anyway when the connection ends.
+    pub async fn give_back(self) -> Result<(), BrokerError> {
+        self.answered("giving back", self.acker.nack(BasicNackOptions { requeue: true, multiple: false })).await
+    }
+
+    async fn answered(
+        &self,
+        verb: &str,
+        sending: impl Future<Output = lapin::Result<bool>>,
+    ) -> Result<(), BrokerError> {
+        let doing = format!("{verb} a message of queue '{}'", self.queue);
+        // The client library answers Ok(false) where it sent nothing.
+        if within(&self.at, &doing, sending).await? {
+            return Ok(());
+        }
+        Err(BrokerError::Lost {
+            doing,
+            at: self.at.clone(),
+            why: "its channel is closed; the message comes again".to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("source", &self.source)
+            .field("body", &printable(&String::from_utf8_lossy(&self.body), 200))
+            .field("redelivered", &self.redelivered)
+            .field("deaths", &self.deaths)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the broker's `x-death` record, of which nothing can be relied on: not its presence, types or size.
+fn deaths(properties: &BasicProperties) -> Vec<Death> {
+    const MOST: usize = 20;
+    let record = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-death"));
+    let Some(AMQPValue::FieldArray(entries)) = record else { return Vec::new() };
+    let entries = entries.as_slice().iter().take(MOST);
+    entries
+        .filter_map(|entry| match entry {
+            AMQPValue::FieldTable(entry) => Some(Death {
+                reason: string(entry.inner().get("reason")),
+                queue: string(entry.inner().get("queue")),
+                count: integer(entry.inner().get("count")),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+fn string(value: Option<&AMQPValue>) -> String {
+    match value {
+        Some(AMQPValue::LongString(text)) => printable(&String::from_utf8_lossy(text.as_bytes()), 255),
+        Some(AMQPValue::ShortString(text)) => printable(text.as_str(), 255),
+        _ => String::new(),
+    }
+}
+
+fn integer(value: Option<&AMQPValue>) -> i64 {
+    match value {
+        Some(AMQPValue::LongLongInt(n)) => *n,
+        Some(AMQPValue::LongInt(n)) => i64::from(*n),
+        Some(AMQPValue::LongUInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortUInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortShortInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortShortUInt(n)) => i64::from(*n),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: Vec<(&str, AMQPValue)>) -> AMQPValue {
+        let mut table = FieldTable::default();
+        for (key, value) in entries {
+            table.insert(key.into(), value);
+        }
+        AMQPValue::FieldTable(table)
+    }
+
+    fn with(x_death: AMQPValue) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert("x-death".into(), x_death);
+        BasicProperties::default().with_headers(headers)
+    }
+
+    #[test]
+    fn the_record_of_a_death_is_read_newest_first() {
+        let newest = table(vec![
+            ("reason", AMQPValue::LongString("delivery_limit".into())),
+            ("queue", AMQPValue::LongString("a.v1.stage.start".into())),
+            ("count", AMQPValue::LongLongInt(2)),
+        ]);
+        let older =
+            table(vec![("reason", AMQPValue::ShortString("rejected".into())), ("count", AMQPValue::LongInt(1))]);
+        let deaths = deaths(&with(AMQPValue::FieldArray(vec![newest, older].into())));
+        assert_eq!(
+            deaths,
+            [
+                Death { reason: "delivery_limit".into(), queue: "a.v1.stage.start".into(), count: 2 },
+                Death { reason: "rejected".into(), queue: String::new(), count: 1 },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_forged_record_is_read_without_harm() {
+        assert!(deaths(&BasicProperties::default()).is_empty());
+        assert!(deaths(&with(AMQPValue::Boolean(true))).is_empty());
+        assert!(deaths(&with(table(vec![]))).is_empty());
+        assert!(deaths(&with(AMQPValue::FieldArray(vec![AMQPValue::Void].into()))).is_empty());
+        let hostile = table(vec![
+            ("reason", AMQPValue::LongString(vec![0xff, 0x1b, b'[', 0].into())),
+            ("queue", AMQPValue::LongString("q".repeat(100_000).into())),
+            ("count", AMQPValue::LongString("many".into())),
+        ]);
+        let deaths = deaths(&with(AMQPValue::FieldArray(vec![hostile; 1000].into())));
+        assert_eq!(deaths.len(), 20);
+        assert!(!deaths[0].reason.chars().any(char::is_control) && deaths[0].queue.len() < 300 && deaths[0].count == 0);
+    }
+}
