@@ -68,12 +68,16 @@ pub fn tape_delay(retry: &settings::Retry, attempts: u32, jitter: f64) -> Durati
         .min(retry.max_delay);
     let jitter = if jitter.is_nan() { 1.0 } else { jitter.clamp(0.0, 1.0) };
     let half = full / 2;
-    (half + mul(full - half, jitter)).min(full)
+    half + mul(full - half, jitter)
 }
 
-/// `duration` times `factor` (0 to 1) without the panic of the standard library at the far end of the range.
+/// `duration` times `factor` (0 to 1), exact at both ends of the range: floating point would lose nanoseconds of a long one.
 fn mul(duration: Duration, factor: f64) -> Duration {
-    Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(duration).min(duration)
+    const ONE: u32 = 1 << 31;
+    const NANOS: u128 = 1_000_000_000;
+    let nanos = duration.as_nanos() * u128::from((factor * f64::from(ONE)) as u32) / u128::from(ONE);
+    // Not more than `duration` was, so the seconds fit.
+    Duration::new((nanos / NANOS) as u64, (nanos % NANOS) as u32)
 }
 
 #[cfg(test)]

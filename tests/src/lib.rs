@@ -1,1 +1,3 @@
 //! The harness of the journeys.
+
+pub mod services;
