@@ -4,4 +4,14 @@
 //! whole is an error, never an empty list.
 
 pub mod command;
+pub mod guard;
 pub mod reply;
+mod run;
+mod stream;
+mod trouble;
+
+pub use command::{Command, Frontend, Query};
+pub use guard::Deadline;
+pub use reply::Version;
+pub use run::Cta;
+pub use trouble::{Answer, Trouble, site_level};

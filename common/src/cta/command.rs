@@ -1,6 +1,7 @@
 //! The command lines as values. A value prints itself as an operator would type it.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::tape::Vid;
 
@@ -197,28 +198,182 @@ impl Query {
     }
 }
 
-/// As typed in a shell: words with anything but plain characters in single quotes.
-fn typed(f: &mut fmt::Formatter<'_>, args: &[String]) -> fmt::Result {
-    f.write_str("cta-admin")?;
-    for arg in args {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@".contains(&b);
-        if !arg.is_empty() && arg.bytes().all(plain) {
-            write!(f, " {arg}")?;
-        } else {
-            write!(f, " '{}'", arg.replace('\'', r"'\''"))?;
+/// As typed in a shell: `cta-admin`, the configuration if one is named, the arguments.
+pub(super) fn as_typed(config: Option<&Path>, args: &[String]) -> String {
+    let config = config.map(|path| path.to_string_lossy().into_owned());
+    let global = config.iter().flat_map(|path| ["--config", path]);
+    let mut line = "cta-admin".to_owned();
+    for arg in global.chain(args.iter().map(String::as_str)) {
+        line.push(' ');
+        line.push_str(&quoted(arg));
+    }
+    line
+}
+
+/// A word for a shell: as it is, in single quotes, or, with control characters in it, in the form that escapes them.
+fn quoted(arg: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@".contains(&b);
+    if !arg.is_empty() && arg.bytes().all(plain) {
+        return arg.to_owned();
+    }
+    if !arg.contains(char::is_control) {
+        return format!("'{}'", arg.replace('\'', r"'\''"));
+    }
+    let mut word = "$'".to_owned();
+    for c in arg.chars() {
+        match c {
+            '\'' | '\\' => word.extend(['\\', c]),
+            '\n' => word.push_str(r"\n"),
+            c if c.is_control() => word.extend(format!(r"\u{:04x}", u32::from(c)).chars()),
+            c => word.push(c),
         }
     }
-    Ok(())
+    word + "'"
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        typed(f, &self.args())
+        f.write_str(&as_typed(None, &self.args()))
     }
 }
 
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        typed(f, &self.args())
+        f.write_str(&as_typed(None, &self.args()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vid() -> Vid {
+        "V01007".parse().unwrap()
+    }
+
+    fn set_state(to: &'static str, reason: &str) -> Command {
+        Command::SetState { vid: vid(), to, reason: reason.to_owned(), frontend: Frontend::User }
+    }
+
+    fn repack_add() -> Command {
+        Command::RepackAdd {
+            vid: vid(),
+            mount_policy: "repack_low".to_owned(),
+            just_move: true,
+            buffer_url: Some("root://eos//eos/buffer".to_owned()),
+            max_files: Some(1000),
+        }
+    }
+
+    #[test]
+    fn changing_commands_read_as_an_operator_types_them() {
+        let rows = [
+            (
+                set_state("REPACKING", "repack campaign 12"),
+                "tape ch --vid V01007 --state REPACKING --reason 'repack campaign 12'",
+            ),
+            (Command::SetPool { vid: vid(), pool: "quarantine".into() }, "tape ch --vid V01007 --tapepool quarantine"),
+            (
+                repack_add(),
+                "repack add --vid V01007 --mountpolicy repack_low --justmove --bufferurl root://eos//eos/buffer --maxfilestoselect 1000",
+            ),
+            (
+                Command::RepackAdd {
+                    vid: vid(),
+                    mount_policy: "m".into(),
+                    just_move: false,
+                    buffer_url: None,
+                    max_files: None,
+                },
+                "repack add --vid V01007 --mountpolicy m",
+            ),
+            (Command::RepackRm { vid: vid() }, "repack rm --vid V01007"),
+            (Command::Reclaim { vid: vid() }, "tape reclaim --vid V01007"),
+        ];
+        for (command, expected) in rows {
+            assert_eq!(command.to_string(), format!("cta-admin {expected}"));
+            assert_eq!(command.vid(), &vid());
+        }
+    }
+
+    #[test]
+    fn queries_read_as_an_operator_types_them() {
+        let rows = [
+            (Query::Version(Frontend::User), "version"),
+            (Query::Tapes, "tape ls --all"),
+            (Query::Tape(vid()), "tape ls --vid V01007"),
+            (Query::TapeStatistics(vid()), "tape ls --vid V01007 --get-storage-class-stats"),
+            (Query::TapeFiles(vid()), "tapefile ls --vid V01007"),
+            (Query::RecycleLog(vid()), "recycletf ls --vid V01007"),
+            (Query::Repacks, "repack ls"),
+            (Query::Repack(vid()), "repack ls --vid V01007"),
+            (Query::TapePools, "tapepool ls"),
+            (Query::MountPolicies, "mountpolicy ls"),
+            (Query::VirtualOrganizations, "virtualorganization ls"),
+            (Query::ArchiveRoutes, "archiveroute ls"),
+        ];
+        for (query, expected) in rows {
+            assert_eq!(query.to_string(), format!("cta-admin {expected}"));
+        }
+    }
+
+    #[test]
+    fn repack_commands_go_to_the_repack_front_end_and_all_others_to_the_users() {
+        for command in [repack_add(), Command::RepackRm { vid: vid() }] {
+            assert_eq!(command.frontend(), Frontend::Repack, "{command}");
+        }
+        for command in [Command::Reclaim { vid: vid() }, Command::SetPool { vid: vid(), pool: "p".into() }] {
+            assert_eq!(command.frontend(), Frontend::User, "{command}");
+        }
+        for query in [Query::Repacks, Query::Repack(vid()), Query::Version(Frontend::Repack)] {
+            assert_eq!(query.frontend(), Frontend::Repack, "{query}");
+        }
+        for query in [Query::Tapes, Query::Tape(vid()), Query::TapeFiles(vid()), Query::Version(Frontend::User)] {
+            assert_eq!(query.frontend(), Frontend::User, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_state_goes_to_the_front_end_it_names() {
+        let leave = Command::SetState { vid: vid(), to: "ACTIVE", reason: "r".into(), frontend: Frontend::Repack };
+        assert_eq!(leave.frontend(), Frontend::Repack);
+        assert_eq!(set_state("REPACKING", "r").frontend(), Frontend::User);
+    }
+
+    #[test]
+    fn every_kind_of_command_has_a_short_name_of_its_own() {
+        let kinds = [
+            (set_state("REPACKING", "r"), "set-repacking"),
+            (set_state("DISABLED", "r"), "set-disabled"),
+            (set_state("ACTIVE", "r"), "set-active"),
+            (Command::SetPool { vid: vid(), pool: "p".into() }, "set-pool"),
+            (repack_add(), "repack-add"),
+            (Command::RepackRm { vid: vid() }, "repack-rm"),
+            (Command::Reclaim { vid: vid() }, "reclaim"),
+        ];
+        for (command, kind) in kinds {
+            assert_eq!(command.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_so_that_a_shell_gives_them_back_unchanged_and_a_terminal_obeys_nothing() {
+        let rows = [
+            ("plain-1_2./:=@", "plain-1_2./:=@"),
+            ("", "''"),
+            ("two words", "'two words'"),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+            ("a\nb", r"$'a\nb'"),
+            ("\u{1b}[2J it's", r"$'\u001b[2J it\'s'"),
+        ];
+        for (word, expected) in rows {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_part_of_the_line_where_one_is_used() {
+        let line = as_typed(Some(Path::new("/etc/cta/repack.conf")), &Query::Repacks.args());
+        assert_eq!(line, "cta-admin --config /etc/cta/repack.conf repack ls");
     }
 }

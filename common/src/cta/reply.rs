@@ -1,10 +1,12 @@
 //! What `cta-admin --json` prints, as types: only the keys we use, each with a default, unless its absence is a fault.
 
+use std::fmt;
+
+use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Who did something, where and when.
+/// Who did something, where and when. All of it is required: two logs that are unknown must not look the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Log3 {
     /// CTA user.
     pub username: String,
@@ -51,11 +53,11 @@ pub struct Tape {
     /// Free text of the last state change.
     #[serde(default)]
     pub state_reason: String,
-    /// Cached number of live files.
-    #[serde(default, deserialize_with = "integer")]
+    /// Cached number of live files. Required: 0 instead of an unknown number would make every tape a candidate.
+    #[serde(deserialize_with = "integer")]
     pub nb_master_files: u64,
-    /// Cached bytes of live files.
-    #[serde(default, deserialize_with = "integer")]
+    /// Cached bytes of live files. Required, for the same reason.
+    #[serde(deserialize_with = "integer")]
     pub master_data_in_bytes: u64,
     /// The cached figures are out of date.
     #[serde(default)]
@@ -71,9 +73,9 @@ pub struct Tape {
     pub storage_class_statistics: Option<Vec<serde_json::Value>>,
 }
 
-/// One object of `repack ls`.
+/// One object of `repack ls`. Required is what says whose it is, how far it came, and that nothing failed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct Repack {
     /// Source tape.
     pub vid: String,
@@ -81,34 +83,34 @@ pub struct Repack {
     pub status: String,
     /// Who submitted it and when: tells our request from another.
     pub creation_log: Log3,
-    /// Live files when expanded.
-    #[serde(deserialize_with = "integer")]
+    /// Live files when expanded; 0 before 5.10.9, which does not say.
+    #[serde(default, deserialize_with = "counter")]
     pub total_files_on_tape_at_start: u64,
     /// False: another round is needed. A missing key (before 5.10.9) reads as true.
     #[serde(default = "yes")]
     pub all_files_selected_at_start: bool,
     /// Files to retrieve.
-    #[serde(deserialize_with = "integer")]
+    #[serde(deserialize_with = "counter")]
     pub total_files_to_retrieve: u64,
     /// Copies to write.
-    #[serde(deserialize_with = "integer")]
+    #[serde(deserialize_with = "counter")]
     pub total_files_to_archive: u64,
     /// Bytes to write.
-    #[serde(deserialize_with = "integer")]
+    #[serde(default, deserialize_with = "counter")]
     pub total_bytes_to_archive: u64,
     /// Files read.
-    #[serde(deserialize_with = "integer")]
+    #[serde(deserialize_with = "counter")]
     pub retrieved_files: u64,
     /// Copies written.
-    #[serde(deserialize_with = "integer")]
+    #[serde(deserialize_with = "counter")]
     pub archived_files: u64,
     /// Bytes written.
-    #[serde(deserialize_with = "integer")]
+    #[serde(default, deserialize_with = "counter")]
     pub archived_bytes: u64,
-    /// Files that could not be read.
+    /// Files that could not be read. No difference of numbers, so a huge one is not taken for 0.
     #[serde(deserialize_with = "integer")]
     pub failed_to_retrieve_files: u64,
-    /// Copies that could not be written.
+    /// Copies that could not be written. As above.
     #[serde(deserialize_with = "integer")]
     pub failed_to_archive_files: u64,
 }
@@ -160,21 +162,73 @@ pub struct ArchiveRoute {
     pub tapepool: String,
 }
 
+/// The one object of `version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// Of `cta-admin`.
+    pub client_version: Release,
+    /// Of the front end that answered.
+    pub server_version: Release,
+    /// Catalogue schema, such as `15.0`.
+    #[serde(default)]
+    pub catalogue_version: String,
+    /// The catalogue is being upgraded: not the time to change anything.
+    #[serde(default)]
+    pub is_upgrading: bool,
+    /// Which scheduler is behind this front end; empty before 5.11.6.
+    #[serde(default)]
+    pub scheduler_backend_name: String,
+    /// CTA instance; empty before 5.11.6.
+    #[serde(default)]
+    pub instance_name: String,
+}
+
+/// A release of CTA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// Such as `5.11.20.0-1`.
+    pub cta_version: String,
+}
+
 /// A 64-bit integer as CTA prints it: a string of digits or a number.
 ///
 /// # Errors
 /// For anything else, a negative number, or one that does not fit.
 pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(u64),
-        Text(String),
+    deserializer.deserialize_any(Integer)
+}
+
+/// An [`integer`] that CTA got by subtracting or adding up. A difference of unsigned numbers that went below zero is
+/// printed as nearly 2^64; nothing that CTA counts comes near half of that, so it reads as the 0 that was meant.
+///
+/// # Errors
+/// As [`integer`].
+pub fn counter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let value = integer(deserializer)?;
+    Ok(if i64::try_from(value).is_ok() { value } else { 0 })
+}
+
+struct Integer;
+
+impl Visitor<'_> for Integer {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a 64-bit unsigned integer, as a number or a string of digits")
     }
-    match Either::deserialize(deserializer)? {
-        Either::Number(number) => Ok(number),
-        Either::Text(text) => text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("'{}' is not a 64-bit unsigned integer", text.escape_default()))
-        }),
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<u64, E> {
+        Ok(value)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
+        u64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }

@@ -1,0 +1,239 @@
+//! From the bytes on standard output to the objects of one JSON array, with flat memory.
+//!
+//! The framing is checked here, byte by byte, whatever the size of the pieces; what is inside an object is serde's
+//! business. Together they accept exactly the texts that are one JSON array of the expected objects.
+
+use std::mem;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Receiver;
+
+/// An object larger than this is no object of CTA's.
+pub(super) const MAX_OBJECT: usize = 16 << 20;
+
+/// How much of what does not belong there is kept for the error text.
+pub(super) const KEPT: usize = 4 << 10;
+
+/// How much more is read once the output is known to be no list, before the program is ended.
+const DRAINED: usize = 1 << 20;
+
+/// Where in the array the framing stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Before the opening bracket.
+    Start,
+    /// Behind the opening bracket.
+    First,
+    /// Inside an object.
+    Object,
+    /// Behind an object.
+    After,
+    /// Behind a comma.
+    Next,
+    /// Behind the closing bracket.
+    End,
+}
+
+/// Why the framing stopped.
+#[derive(Debug)]
+enum Broken<E> {
+    /// A byte that cannot stand at this place; its index in the piece.
+    Byte(usize),
+    /// An object beyond [`MAX_OBJECT`].
+    TooLarge,
+    /// Whoever takes the objects does not want this one.
+    Taker(E),
+}
+
+/// Cuts an array into its objects.
+struct Framer {
+    at: At,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    carry: Vec<u8>,
+}
+
+impl Framer {
+    fn new() -> Framer {
+        Framer { at: At::Start, depth: 0, in_string: false, escaped: false, carry: Vec::new() }
+    }
+
+    /// Takes the next piece and hands over every object that ends in it.
+    fn push<E>(&mut self, piece: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), Broken<E>> {
+        let mut pos = 0;
+        while pos < piece.len() {
+            if self.at == At::Object {
+                let rest = &piece[pos..];
+                let ended = self.scan(rest);
+                let length = ended.unwrap_or(rest.len());
+                if self.carry.len() + length > MAX_OBJECT {
+                    return Err(Broken::TooLarge);
+                }
+                if ended.is_some() && self.carry.is_empty() {
+                    take(&rest[..length]).map_err(Broken::Taker)?;
+                } else {
+                    self.carry.extend_from_slice(&rest[..length]);
+                    if ended.is_some() {
+                        take(&self.carry).map_err(Broken::Taker)?;
+                        self.carry.clear();
+                    }
+                }
+                if ended.is_some() {
+                    self.at = At::After;
+                }
+                pos += length;
+                continue;
+            }
+            match (self.at, piece[pos]) {
+                (_, b' ' | b'\t' | b'\n' | b'\r') => pos += 1,
+                (At::Start, b'[') => (self.at, pos) = (At::First, pos + 1),
+                (At::First | At::After, b']') => (self.at, pos) = (At::End, pos + 1),
+                (At::After, b',') => (self.at, pos) = (At::Next, pos + 1),
+                (At::First | At::Next, b'{') => self.at = At::Object,
+                _ => return Err(Broken::Byte(pos)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Length up to and with the bracket that closes the object, if it is in these bytes.
+    ///
+    /// Brackets are counted, not matched: what is wrongly nested is wrong for serde too.
+    fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut pos = 0;
+        while pos < bytes.len() {
+            if mem::take(&mut self.escaped) {
+                pos += 1;
+            } else if self.in_string {
+                pos += plain_prefix(&bytes[pos..]);
+                match bytes.get(pos) {
+                    Some(b'"') => self.in_string = false,
+                    Some(_) => self.escaped = true,
+                    None => return None,
+                }
+                pos += 1;
+            } else {
+                match bytes[pos] {
+                    b'"' => self.in_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => {
+                        self.depth -= 1;
+                        if self.depth == 0 {
+                            return Some(pos + 1);
+                        }
+                    }
+                    _ => {}
+                }
+                pos += 1;
+            }
+        }
+        None
+    }
+}
+
+/// How many bytes come before the next quote or backslash; eight at a time, as texts are most of a reply.
+fn plain_prefix(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let has = |word: u64, byte: u8| {
+        let differs = word ^ (ONES * u64::from(byte));
+        differs.wrapping_sub(ONES) & !differs & HIGHS != 0
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    let plain = words.iter().take_while(|word| {
+        let word = u64::from_ne_bytes(**word);
+        !has(word, b'"') && !has(word, b'\\')
+    });
+    let start = plain.count() * 8;
+    let rest = bytes[start..].iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    rest.map_or(bytes.len(), |found| start + found)
+}
+
+/// What standard output turned out to be.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// One whole array of this many objects.
+    Complete(u64),
+    /// Anything else: why, and the bytes that do not belong there (none if something is missing).
+    Garbage {
+        /// In words.
+        why: String,
+        /// At most [`KEPT`] bytes.
+        found: Vec<u8>,
+    },
+    /// Whoever takes the objects failed.
+    Stopped(anyhow::Error),
+}
+
+/// Why one object was not taken.
+enum NotTaken {
+    Unreadable { why: String, found: Vec<u8> },
+    Stopped(anyhow::Error),
+}
+
+/// Reads pieces until there are no more, hands the objects to `take`, and says what it was.
+///
+/// Runs on a thread of its own: parsing and `take` may block.
+pub(super) fn read<T, F>(mut pieces: Receiver<Vec<u8>>, mut take: F) -> Verdict
+where
+    T: DeserializeOwned,
+    F: FnMut(T) -> anyhow::Result<()>,
+{
+    let mut framer = Framer::new();
+    let (mut count, mut bytes) = (0_u64, 0_u64);
+    while let Some(piece) = pieces.blocking_recv() {
+        let broken = framer.push(&piece, |object| {
+            let object = decode(object).map_err(|error| NotTaken::Unreadable {
+                why: format!("object {} cannot be read: {error}", count + 1),
+                found: head(object),
+            })?;
+            count += 1;
+            take(object).map_err(NotTaken::Stopped)
+        });
+        let (why, found) = match broken {
+            Ok(()) => {
+                bytes += piece.len() as u64;
+                continue;
+            }
+            Err(Broken::Taker(NotTaken::Stopped(error))) => return Verdict::Stopped(error),
+            Err(Broken::Taker(NotTaken::Unreadable { why, found })) => (why, found),
+            Err(Broken::TooLarge) => {
+                (format!("object {} is larger than {} MiB", count + 1, MAX_OBJECT >> 20), Vec::new())
+            }
+            Err(Broken::Byte(index)) => {
+                let why = format!("no list: byte {} does not belong there", bytes + index as u64);
+                (why, drain(pieces, head(&piece[index..])))
+            }
+        };
+        return Verdict::Garbage { why, found };
+    }
+    match framer.at {
+        At::End => Verdict::Complete(count),
+        _ if bytes == 0 => Verdict::Garbage { why: "no output at all".to_owned(), found: Vec::new() },
+        _ => Verdict::Garbage { why: format!("cut off after {count} whole objects"), found: Vec::new() },
+    }
+}
+
+/// An object's text, decoded. People type comments, so bytes that are no UTF-8 become U+FFFD, which no name contains,
+/// instead of making the whole list unreadable.
+fn decode<T: DeserializeOwned>(object: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_str(&String::from_utf8_lossy(object))
+}
+
+fn head(bytes: &[u8]) -> Vec<u8> {
+    bytes[..bytes.len().min(KEPT)].to_vec()
+}
+
+/// Completes the text in which the list ended, so that the program can end by itself and say how.
+fn drain(mut pieces: Receiver<Vec<u8>>, mut found: Vec<u8>) -> Vec<u8> {
+    let mut drained = 0;
+    while drained < DRAINED
+        && let Some(piece) = pieces.blocking_recv()
+    {
+        drained += piece.len();
+        let missing = KEPT.saturating_sub(found.len()).min(piece.len());
+        found.extend_from_slice(&piece[..missing]);
+    }
+    found
+}
