@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::journey::{Mode, Stamps, State};
 
 /// A volume identifier: one to twenty of `A`-`Z`, `0`-`9`, `_` and `-`, beginning with a letter or a digit.
 ///
@@ -75,5 +78,109 @@ impl From<Vid> for String {
 impl fmt::Display for Vid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// A row of the main table, read and found lawful.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tape {
+    /// The tape.
+    pub vid: Vid,
+    /// How far it has come, and when.
+    pub stamps: Stamps,
+    /// Who may act on it.
+    pub mode: Mode,
+    /// A key of the configured priorities; the larger number runs first.
+    pub priority: i16,
+    /// Media type when it was prepared.
+    pub mediatype: String,
+    /// Tape pool when it was prepared.
+    pub tapepool: String,
+    /// Who asked for the repack.
+    pub responsible: String,
+    /// Live files when it was prepared.
+    pub files: i64,
+    /// Live bytes when it was prepared.
+    pub bytes: i64,
+    /// Live bytes of written bytes when it was prepared, in percent.
+    pub usage: i16,
+    /// Last write to the tape before it was prepared.
+    pub last_write_date: Option<DateTime<Utc>>,
+    /// The row's `xmin`: changes with every write, whoever writes.
+    pub xmin: i64,
+}
+
+impl Tape {
+    /// How far it has come.
+    pub fn state(&self) -> State {
+        self.stamps.state()
+    }
+}
+
+/// A row of the main table that breaks a rule: named, and left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OddRow {
+    /// What the `tape` column holds, control characters escaped.
+    pub tape: String,
+    /// What is wrong with it, a sentence each.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for OddRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the row of {} is odd and left alone: {}", self.tape, self.problems.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_looks_like_an_option_a_path_or_sql_is_no_vid() {
+        for bad in [
+            "",
+            "--all",
+            "-V",
+            "_X",
+            "v01007",
+            "V01007;rm",
+            "../V01",
+            "V 01",
+            "V01\n",
+            "V01\0",
+            "Ｖ01007",
+            "A23456789012345678901",
+        ] {
+            assert!(bad.parse::<Vid>().is_err(), "{bad:?}");
+        }
+        for good in ["V01007", "A", "0", "L8-000_1", "A2345678901234567890"] {
+            assert_eq!(good.parse::<Vid>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_typed_vid_is_made_upper_case_and_nothing_else() {
+        assert_eq!(Vid::typed("v01007").unwrap().as_str(), "V01007");
+        assert!(Vid::typed(" V01007").is_err());
+    }
+
+    #[test]
+    fn a_refusal_shows_control_characters_escaped() {
+        let shown = "V\x1b[31m\n".parse::<Vid>().unwrap_err().to_string();
+        assert!(!shown.contains('\x1b') && !shown.contains('\n'), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_harmless(text in any::<String>()) {
+            if let Ok(vid) = text.parse::<Vid>() {
+                prop_assert!(vid.as_str().len() <= Vid::MAX_LEN);
+                prop_assert!(!vid.as_str().starts_with('-'));
+                prop_assert!(vid.as_str().bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-' || b == b'_'));
+            }
+        }
     }
 }

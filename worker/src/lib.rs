@@ -1,1 +1,15 @@
-//! The worker: see `delivery`.
+//! The worker: claims a tape, looks, acts through `cta-admin`, looks again, records.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`delivery`] | the life of one delivery, with a broker and without |
+//! | [`look`] | what a stage wants to see, asked of CTA |
+//! | [`listing`] | the listing of a tape's files, written before its repack |
+//! | [`dead_letter`] | dead letters: mode error, if a Stop is behind them |
+//! | [`service`] | consuming: connections, concurrency, outages, the end |
+
+pub mod dead_letter;
+pub mod delivery;
+pub mod listing;
+pub mod look;
+pub mod service;

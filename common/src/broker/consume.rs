@@ -1,5 +1,6 @@
 //! Consuming: tasks of the stages, and dead letters.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 
@@ -23,8 +24,12 @@ use crate::settings;
 pub struct Consumer {
     link: Link,
     /// Each with the tag of its consumer. Kept until the end: deliveries in hand are acknowledged over them.
-    channels: Vec<(Channel, ShortString)>,
+    channels: Vec<(Source, Channel, ShortString)>,
     arriving: SelectAll<BoxStream<'static, Arrival>>,
+    /// Sources left on purpose: the end of their streams is no failure.
+    left: HashSet<Source>,
+    topology: Topology,
+    prefetch: u16,
     stopped: bool,
 }
 
@@ -108,25 +113,62 @@ impl Consumer {
             )));
         }
         let link = Link::connect(broker, &connection_name(app)).await?;
-        let mut consumer = Consumer { link, channels: Vec::new(), arriving: SelectAll::new(), stopped: false };
+        let mut consumer = Consumer {
+            link,
+            channels: Vec::new(),
+            arriving: SelectAll::new(),
+            left: HashSet::new(),
+            topology: topology.clone(),
+            prefetch: prefetch.max(1),
+            stopped: false,
+        };
         let sources = stages.iter().cloned().map(Source::Stage).chain([Source::Dead]);
         for source in sources {
-            let queue = source.queue(topology);
-            consumer.add(source, queue, prefetch.max(1)).await?;
+            consumer.add(source).await?;
         }
         Ok(consumer)
     }
 
-    async fn add(&mut self, source: Source, queue: String, prefetch: u16) -> Result<(), BrokerError> {
+    /// Stops consuming one stage; the others go on. What had arrived already still comes out of [`Consumer::next`]: give it back.
+    /// Leaving a stage that is not consumed does nothing.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub async fn leave(&mut self, stage: &str) -> Result<(), BrokerError> {
+        let source = Source::Stage(stage.to_owned());
+        if self.left.contains(&source) {
+            return Ok(());
+        }
+        let Some((_, channel, tag)) = self.channels.iter().rev().find(|(of, ..)| *of == source) else { return Ok(()) };
+        let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+        self.link.within("cancelling a consumer", cancel).await?;
+        self.left.insert(source);
+        Ok(())
+    }
+
+    /// Consumes a stage again after [`Consumer::leave`].
+    ///
+    /// # Errors
+    /// When the connection fails, or the queue is missing or may not be read.
+    pub async fn join(&mut self, stage: &str) -> Result<(), BrokerError> {
+        let source = Source::Stage(stage.to_owned());
+        if self.left.remove(&source) {
+            self.add(source).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, source: Source) -> Result<(), BrokerError> {
+        let queue = source.queue(&self.topology);
         let doing = format!("consuming queue '{queue}'");
         let channel = self.link.channel(&doing).await?;
         // Before the consumer: without it the client would take the whole queue into memory.
-        self.link.within(&doing, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        self.link.within(&doing, channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
         let tag = short(&format!("{}:{}:{}", host(), std::process::id(), source.label()));
         let consume =
             channel.basic_consume(short(&queue), tag.clone(), BasicConsumeOptions::default(), FieldTable::default());
         let stream = self.link.within(&doing, consume).await?;
-        self.channels.push((channel, tag));
+        self.channels.push((source.clone(), channel, tag));
         let at = self.link.at().to_owned();
         self.arriving.push(arrivals(stream, source, queue, at));
         Ok(())
@@ -142,7 +184,13 @@ impl Consumer {
     /// # Errors
     /// Any error, and any end of any of its queues, ends the whole consumer: drop it, declare, connect again.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
-        match self.arriving.next().await {
+        let mut arrived = self.arriving.next().await;
+        while let Some(Arrival::Ended(source)) = &arrived
+            && self.left.contains(source)
+        {
+            arrived = self.arriving.next().await;
+        }
+        match arrived {
             Some(Arrival::Delivery(delivery)) => Ok(*delivery),
             Some(Arrival::Failed(source, error)) => {
                 Err(self.link.error(&error, &format!("consuming the {} queue", source.label())))
@@ -165,7 +213,10 @@ impl Consumer {
     /// When the connection fails on the way; then all that is unanswered goes back anyway.
     pub async fn stop_taking(&mut self) -> Result<(), BrokerError> {
         self.stopped = true;
-        for (channel, tag) in &self.channels {
+        for (source, channel, tag) in &self.channels {
+            if self.left.contains(source) {
+                continue;
+            }
             let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
             self.link.within("cancelling a consumer", cancel).await?;
         }

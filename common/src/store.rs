@@ -1,0 +1,527 @@
+//! Every SQL statement, as verbs.
+//!
+//! Rows are locked, read, given to the law in [`crate::task`], and written back: nothing here decides. Lock order
+//! everywhere: gate, main row, task row. Nothing external happens while a transaction is open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{IsolationLevel, Row};
+
+use crate::journey::Mode;
+use crate::settings::Settings;
+use crate::tape::{OddRow, Tape, Vid};
+use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
+
+mod lists;
+pub mod migrate;
+mod rows;
+mod statements;
+
+pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLock};
+use rows::{Clock, read_row, read_task};
+use statements::Statements;
+
+/// Why a transaction did not happen.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Another transaction holds a row longer than `lock_timeout`, or the database chose us to break a deadlock: nothing
+    /// was written, try again later.
+    Busy(String),
+    /// Anything else: away, refused, or a fault of ours. Whether a commit under way happened is unknown.
+    Database(anyhow::Error),
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreError::Busy(why) => write!(f, "the row is locked by another session: {why}"),
+            StoreError::Database(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> StoreError {
+        match error.code() {
+            Some(code)
+                if [
+                    &SqlState::LOCK_NOT_AVAILABLE,
+                    &SqlState::T_R_DEADLOCK_DETECTED,
+                    &SqlState::T_R_SERIALIZATION_FAILURE,
+                ]
+                .contains(&code) =>
+            {
+                StoreError::Busy(error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned()))
+            }
+            _ => StoreError::Database(describe(error)),
+        }
+    }
+}
+
+impl From<anyhow::Error> for StoreError {
+    fn from(error: anyhow::Error) -> StoreError {
+        StoreError::Database(error)
+    }
+}
+
+/// The server's own words: the driver's `Display` hides them.
+pub(crate) fn describe(error: tokio_postgres::Error) -> anyhow::Error {
+    match error.as_db_error() {
+        Some(db) => anyhow::anyhow!("PostgreSQL says {} ({})", db.message(), db.code().code()),
+        None => anyhow::Error::new(error),
+    }
+}
+
+/// The database, with the statements for the configured table.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    settings: Arc<Settings>,
+    statements: Arc<Statements>,
+    actor: Arc<str>,
+}
+
+/// One tape under its locks, and what shall become of it. Given to a law, which changes it; written back afterwards.
+pub struct Locked<'a> {
+    /// The tape.
+    pub vid: &'a Vid,
+    /// The main row; none if there is none.
+    pub row: Option<Result<Tape, OddRow>>,
+    /// The task row; none if there is none.
+    pub task: Option<Task>,
+    /// Holds and pauses.
+    pub control: Control,
+    /// Other rows that hold a slot; none if the gate was not locked.
+    pub other_slots: Option<u32>,
+    /// The configuration.
+    pub settings: &'a Settings,
+    clock: Clock,
+    /// What to do to the main row.
+    pub change: RowChange,
+    /// The mode to set.
+    pub mode: Option<Mode>,
+    /// A row to be entered; a finished one goes to the history.
+    pub enter: Option<NewTape>,
+    /// For the history.
+    pub notes: Vec<Note>,
+    /// The `repack ls` object for the end statistics.
+    pub statistics: Option<Value>,
+    /// Who acts; the store's own actor unless changed.
+    pub actor: String,
+}
+
+impl Locked<'_> {
+    /// The lawful main row, if there is one.
+    pub fn tape(&self) -> Option<&Tape> {
+        self.row.as_ref().and_then(|row| row.as_ref().ok())
+    }
+
+    /// The database's clock under the locks.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now
+    }
+
+    /// What the law is given, beside the rows; the rows are taken apart so that it may change the task.
+    pub fn parts(&mut self) -> (Option<&Tape>, &mut Option<Task>, Ground<'_>, &mut Vec<Note>) {
+        let ground = Ground {
+            settings: self.settings,
+            control: &self.control,
+            now: self.clock.now,
+            fresh_generation: self.clock.generation,
+            fresh_epoch: self.clock.epoch,
+            jitter: self.clock.jitter,
+        };
+        (self.row.as_ref().and_then(|row| row.as_ref().ok()), &mut self.task, ground, &mut self.notes)
+    }
+
+    /// Adds to the history.
+    pub fn note(&mut self, kind: &'static str, detail: Value) {
+        let stage = self.task.as_ref().and_then(|task| task.stage.clone());
+        self.notes.push(Note { kind, stage, detail });
+    }
+}
+
+impl Store {
+    /// Connects lazily: the first statement does. `actor` is who the history names (`worker@host`, a login).
+    ///
+    /// # Errors
+    /// When TLS files cannot be read.
+    pub fn new(settings: Arc<Settings>, actor: &str) -> anyhow::Result<Store> {
+        Store::sized(settings, actor, 8)
+    }
+
+    /// Like [`Store::new`] with at most `connections` connections.
+    ///
+    /// # Errors
+    /// When TLS files cannot be read.
+    pub fn sized(settings: Arc<Settings>, actor: &str, connections: usize) -> anyhow::Result<Store> {
+        let config = connection(&settings, actor, None);
+        let session = session(&settings);
+        let manager = Manager::from_config(
+            config,
+            crate::tls::postgres(&settings.database)?,
+            ManagerConfig { recycling_method: RecyclingMethod::Verified },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(Duration::from_secs(30)))
+            .create_timeout(Some(Duration::from_secs(15)))
+            .recycle_timeout(Some(Duration::from_secs(5)))
+            .post_create(deadpool_postgres::Hook::async_fn(move |client, _| {
+                let session = session.clone();
+                Box::pin(async move {
+                    client.batch_execute(&session).await.map_err(deadpool_postgres::HookError::Backend)?;
+                    Ok(())
+                })
+            }))
+            .build()
+            .context("setting up the connection pool")?;
+        let statements = Arc::new(Statements::new(&settings.database.table));
+        Ok(Store { pool, settings, statements, actor: actor.into() })
+    }
+
+    /// The configuration.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Who the history names.
+    pub fn actor(&self) -> &str {
+        &self.actor
+    }
+
+    /// The same database, with somebody else acting.
+    pub fn acting(&self, actor: &str) -> Store {
+        Store { actor: actor.into(), ..self.clone() }
+    }
+
+    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
+        self.pool.get().await.map_err(|error| {
+            let database = &self.settings.database;
+            let place = format!("{}:{}/{} as {}", database.host, database.port, database.name, database.username);
+            let why = match error {
+                deadpool_postgres::PoolError::Backend(error) => format!("{:#}", describe(error)),
+                deadpool_postgres::PoolError::PostCreateHook(deadpool_postgres::HookError::Backend(error)) => {
+                    format!("{:#}", describe(error))
+                }
+                other => other.to_string(),
+            };
+            StoreError::Database(anyhow::anyhow!("connecting to PostgreSQL at {place}: {why}"))
+        })
+    }
+
+    /// Asks whether the database answers, is writable, and has our tables.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let row = client.query_one(&self.statements.ready, &[&self.statements.task_regclass]).await?;
+        if row.get::<_, bool>(0) {
+            return Err(anyhow::anyhow!("the database is read-only: is it a standby?").into());
+        }
+        if !row.get::<_, bool>(1) {
+            let table = &self.settings.database.table;
+            return Err(anyhow::anyhow!(
+                "table {table} has no task table beside it: run 'cta-ops-repack-manager migrate' once"
+            )
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Locks the rows of one tape, gives them to `law`, writes back what it changed, commits. With `gate` the gate row
+    /// is locked first, in its own statement, and slots are counted.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if somebody holds the row; otherwise what the database says. After an error nothing was
+    /// written, unless the connection was lost during the commit.
+    pub async fn locked<R>(
+        &self,
+        vid: &Vid,
+        gate: bool,
+        law: impl FnOnce(&mut Locked<'_>) -> R,
+    ) -> Result<R, StoreError> {
+        let mut client = self.client().await?;
+        let statements = &self.statements;
+        let tx = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+        if gate {
+            let lock_gate = tx.prepare_cached(&statements.lock_gate).await?;
+            tx.query(&lock_gate, &[]).await?;
+        }
+        let lock_row = tx.prepare_cached(&statements.lock_row).await?;
+        let lock_task = tx.prepare_cached(&statements.lock_task).await?;
+        let control = tx.prepare_cached(&statements.control).await?;
+        let clock = tx.prepare_cached(&statements.clock).await?;
+        let name = vid.as_str();
+        let of_tape: [&(dyn ToSql + Sync); 1] = [&name];
+        // In this order on the wire: main row, task row, then what must be read under both locks.
+        let (row, task, control, clock) = tokio::try_join!(
+            biased;
+            tx.query_opt(&lock_row, &of_tape),
+            tx.query_opt(&lock_task, &of_tape),
+            tx.query(&control, &of_tape),
+            tx.query_one(&clock, &of_tape),
+        )?;
+        let clock = Clock::read(&clock)?;
+        let tolerance = clock.tolerance;
+        let mut locked = Locked {
+            vid,
+            row: row.as_ref().map(|row| read_row(row, tolerance)),
+            task: task.as_ref().map(read_task).transpose()?,
+            control: read_control(&control),
+            other_slots: gate.then_some(clock.other_slots),
+            settings: &self.settings,
+            clock,
+            change: RowChange::Keep,
+            mode: None,
+            enter: None,
+            notes: Vec::new(),
+            statistics: None,
+            actor: self.actor.to_string(),
+        };
+        let before = locked.task.clone();
+        let result = law(&mut locked);
+        self.write(&tx, locked, before).await?;
+        tx.commit().await?;
+        Ok(result)
+    }
+
+    async fn write(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        mut locked: Locked<'_>,
+        before: Option<Task>,
+    ) -> Result<(), StoreError> {
+        let name = locked.vid.as_str().to_owned();
+        if let Some(new) = locked.enter.take() {
+            self.enter_row(tx, &mut locked, &new).await?;
+        } else {
+            self.change_row(tx, &mut locked).await?;
+        }
+        let journey = locked.tape().map(|tape| tape.stamps.begun());
+        if let Some(task) = &locked.task
+            && locked.task != before
+        {
+            self.save(tx, task).await?;
+        }
+        if let Some(line) = &locked.statistics {
+            let round = locked.task.as_ref().map_or(0, |task| task.round);
+            tx.execute(&self.statements.add_statistic, &[&name, &round, line]).await?;
+        }
+        let add_event = tx.prepare_cached(&self.statements.add_event).await?;
+        let actor = locked.actor.as_str();
+        try_join_all(locked.notes.iter().map(|note| {
+            let (name, add_event, journey) = (&name, &add_event, &journey);
+            async move { tx.execute(add_event, &[name, journey, &note.stage, &note.kind, &actor, &note.detail]).await }
+        }))
+        .await?;
+        Ok(())
+    }
+
+    /// Applies what the law wants of the main row, and keeps in the task row what the row looks like afterwards: unless
+    /// somebody edited it meanwhile, for then the edit must still be noticed.
+    async fn change_row(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        locked: &mut Locked<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(before) = locked.tape().cloned() else { return Ok(()) };
+        let name = before.vid.as_str();
+        if locked.change == RowChange::GiveBack {
+            let task = locked.task.as_ref().map(|task| json!({"memory": task.memory, "round": task.round}));
+            tx.execute(&self.statements.to_history, &[&name, &"given back", &task]).await?;
+            tx.execute(&self.statements.delete_row, &[&name]).await?;
+            if let Some(task) = &mut locked.task {
+                task.seen = None;
+            }
+            return Ok(());
+        }
+        let mut after = None;
+        if let RowChange::Stamp(state) = locked.change {
+            let row = tx.query_one(&self.statements.stamp(state), &[&name]).await?;
+            after = Some(read_row(&row, locked.clock.tolerance));
+        }
+        if let Some(mode) = locked.mode {
+            let row = tx.query_one(&self.statements.set_mode, &[&name, &mode.label()]).await?;
+            after = Some(read_row(&row, locked.clock.tolerance));
+        }
+        let (Some(after), Some(task)) = (after, &mut locked.task) else { return Ok(()) };
+        let after = after.map_err(|odd| anyhow::anyhow!("{odd}"))?;
+        let mut seen = SeenRow::of(&after);
+        if let Some(expected) = task.seen.as_ref().filter(|seen| seen.xmin != before.xmin) {
+            // An edit that no law has followed yet: keep what it was compared with.
+            seen.xmin = 0;
+            if locked.mode.is_none() {
+                seen.mode = expected.mode;
+            }
+        }
+        task.seen = Some(seen);
+        Ok(())
+    }
+
+    async fn enter_row(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        locked: &mut Locked<'_>,
+        new: &NewTape,
+    ) -> Result<(), StoreError> {
+        let name = locked.vid.as_str();
+        if locked.row.is_some() {
+            let task = locked.task.as_ref().map(|task| json!({"memory": task.memory, "round": task.round}));
+            tx.execute(&self.statements.to_history, &[&name, &"prepared again", &task]).await?;
+            tx.execute(&self.statements.delete_row, &[&name]).await?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "whole seconds of our century fit an f64")]
+        let last_write = new.last_write.map(|seconds| seconds as f64);
+        let row = tx
+            .query_one(
+                &self.statements.enter,
+                &[
+                    &name,
+                    &new.files,
+                    &new.bytes,
+                    &i32::from(new.usage),
+                    &last_write,
+                    &i32::from(new.priority),
+                    &new.mediatype,
+                    &new.tapepool,
+                    &new.responsible,
+                ],
+            )
+            .await?;
+        let tape = read_row(&row, locked.clock.tolerance).map_err(|odd| anyhow::anyhow!("{odd}"))?;
+        locked.row = Some(Ok(tape.clone()));
+        let (_, task, ground, notes) = locked.parts();
+        let mut entered = match task.take() {
+            Some(mut task) => {
+                task.seen = None;
+                task.notice(&tape, &ground);
+                task
+            }
+            None => Task::made(&tape, &ground),
+        };
+        entered.memory.source_state = Some(new.source_state.clone());
+        notes.push(Note {
+            kind: "entered",
+            stage: entered.stage.clone(),
+            detail: json!({"tapepool": new.tapepool, "state": new.source_state, "files": new.files, "bytes": new.bytes,
+                           "priority": new.priority, "responsible": new.responsible}),
+        });
+        *task = Some(entered);
+        Ok(())
+    }
+
+    async fn save(&self, tx: &deadpool_postgres::Transaction<'_>, task: &Task) -> Result<(), StoreError> {
+        let statement = tx.prepare_cached(&self.statements.save_task).await?;
+        let to_json =
+            |value: serde_json::Result<Value>| value.context("a task value is no JSON").map_err(StoreError::Database);
+        let intent = task.intent.as_ref().map(serde_json::to_value).transpose();
+        let progress = task.progress.as_ref().map(serde_json::to_value).transpose();
+        let seen = task.seen.as_ref().map(serde_json::to_value).transpose();
+        let intent = intent.context("intent").map_err(StoreError::Database)?;
+        let progress = progress.context("progress").map_err(StoreError::Database)?;
+        let seen = seen.context("seen").map_err(StoreError::Database)?;
+        let memory = to_json(serde_json::to_value(&task.memory))?;
+        let next = match task.next {
+            Next::Now => None,
+            Next::At(at) => Some(tokio_postgres::types::Timestamp::Value(at)),
+            Next::Never => Some(tokio_postgres::types::Timestamp::PosInfinity),
+        };
+        tx.execute(
+            &statement,
+            &[
+                &task.vid.as_str(),
+                &task.stage,
+                &task.generation,
+                &task.epoch,
+                &task.dispatched_at,
+                &task.owner,
+                &task.lease_until,
+                &intent,
+                &task.attempts,
+                &task.crashes,
+                &next,
+                &task.settle_until,
+                &task.slot_since,
+                &task.wanted.map(Wanted::name),
+                &task.round,
+                &progress,
+                &task.progress_at,
+                &task.outcome.map(Outcome::name),
+                &task.reason.as_ref().map(|reason| reason.code.as_str()),
+                &task.reason.as_ref().map(|reason| reason.text.as_str()),
+                &memory,
+                &task.seen.as_ref().map(|seen| seen.xmin),
+                &seen,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Renews the lease of an epoch. False: somebody else has the tape.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn renew(&self, vid: &Vid, epoch: i64) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let lease = self.settings.lease.as_secs_f64();
+        let renewed = client.execute(&self.statements.renew, &[&vid.as_str(), &epoch, &lease]).await?;
+        Ok(renewed == 1)
+    }
+}
+
+fn read_control(rows: &[Row]) -> Control {
+    let mut control = Control::default();
+    for row in rows {
+        match row.get::<_, &str>("kind") {
+            "hold" => control.hold = Some(Hold { who: row.get("who"), why: row.get("why"), until: row.get("until") }),
+            _ => control.paused.push(row.get("name")),
+        }
+    }
+    control
+}
+
+/// How to reach the database; `role` instead of the configured user where another owns the tables.
+pub(crate) fn connection(settings: &Settings, actor: &str, role: Option<&str>) -> tokio_postgres::Config {
+    let database = &settings.database;
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(&database.host)
+        .port(database.port)
+        .dbname(&database.name)
+        .user(role.unwrap_or(&database.username))
+        .application_name(actor)
+        .connect_timeout(Duration::from_secs(10))
+        .keepalives_idle(Duration::from_secs(30))
+        .tcp_user_timeout(Duration::from_secs(60))
+        .ssl_mode(crate::tls::mode(database.sslmode));
+    if let Some(password) = &database.password {
+        config.password(password.reveal());
+    }
+    config
+}
+
+/// What every session of ours says first.
+pub(crate) fn session(settings: &Settings) -> String {
+    format!(
+        "SET TimeZone TO '{}'; SET lock_timeout TO '2s'; SET statement_timeout TO '10min'; \
+         SET idle_in_transaction_session_timeout TO '1min'; SET DateStyle TO 'ISO'",
+        settings.time_zone.replace('\'', "''")
+    )
+}
+
+/// The table's timestamps have no zone; where the zone has summer time, a stamp may seem an hour early.
+pub(crate) const SUMMER_TIME: TimeDelta = TimeDelta::hours(1);

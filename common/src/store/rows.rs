@@ -1,0 +1,160 @@
+//! Rows into values. What a row says is checked here, never guessed at.
+
+use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::Timestamp;
+
+use super::SUMMER_TIME;
+use crate::journey::{Mode, Stamps, State};
+use crate::reason::Kept;
+use crate::tape::{OddRow, Tape, Vid};
+use crate::task::{Next, Outcome, Task, Wanted};
+
+/// What one reading of the clock brings along.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub now: DateTime<Utc>,
+    pub generation: i64,
+    pub epoch: i64,
+    pub jitter: f64,
+    pub tolerance: TimeDelta,
+    pub other_slots: u32,
+}
+
+impl Clock {
+    pub(super) fn read(row: &Row) -> anyhow::Result<Clock> {
+        Ok(Clock {
+            now: row.try_get("now")?,
+            generation: row.try_get("generation")?,
+            epoch: row.try_get("epoch")?,
+            jitter: row.try_get("jitter")?,
+            tolerance: if row.try_get("summer")? { SUMMER_TIME } else { TimeDelta::zero() },
+            other_slots: u32::try_from(row.try_get::<_, i64>("other_slots")?)
+                .context("more slots than there can be")?,
+        })
+    }
+}
+
+/// The main row, or what is wrong with it.
+pub(super) fn read_row(row: &Row, tolerance: TimeDelta) -> Result<Tape, OddRow> {
+    let text = |column: &str| row.try_get::<_, Option<String>>(column).ok().flatten();
+    let name = text("tape").unwrap_or_default();
+    let mut problems = Vec::new();
+    let vid = name.parse::<Vid>().map_err(|why| problems.push(why.to_string())).ok();
+    let mode = match text("mode") {
+        None => {
+            problems.push("mode is not set".to_owned());
+            None
+        }
+        Some(mode) => mode.parse::<Mode>().map_err(|why| problems.push(why)).ok(),
+    };
+    let mut raw = [None; 6];
+    for state in State::ALL {
+        match instant(row, state.column()) {
+            Ok(at) => raw[state as usize] = at,
+            Err(why) => problems.push(why),
+        }
+    }
+    let stamps = Stamps::check(raw, tolerance).map_err(|wrong| problems.extend(wrong)).ok();
+    let last_write_date = instant(row, "last_write_date").map_err(|why| problems.push(why)).ok().flatten();
+    let mut small = |column: &str| match row.try_get::<_, Option<i32>>(column).ok().flatten().map(i16::try_from) {
+        Some(Ok(number)) => Some(number),
+        _ => {
+            problems.push(format!("{column} is not set, or no small number"));
+            None
+        }
+    };
+    let (priority, usage) = (small("priority"), small("usage"));
+    let number = |column: &str| row.try_get::<_, Option<i64>>(column).ok().flatten().unwrap_or_default();
+    match (vid, mode, stamps, priority, usage) {
+        (Some(vid), Some(mode), Some(stamps), Some(priority), Some(usage)) if problems.is_empty() => Ok(Tape {
+            vid,
+            stamps,
+            mode,
+            priority,
+            mediatype: text("mediatype").unwrap_or_default(),
+            tapepool: text("tapepool").unwrap_or_default(),
+            responsible: text("responsible").unwrap_or_default(),
+            files: number("files"),
+            bytes: number("bytes"),
+            usage,
+            last_write_date,
+            xmin: number("xmin"),
+        }),
+        _ => Err(OddRow { tape: name.escape_default().take(60).collect(), problems }),
+    }
+}
+
+fn instant(row: &Row, column: &str) -> Result<Option<DateTime<Utc>>, String> {
+    let seconds = row.try_get::<_, Option<f64>>(column).map_err(|error| format!("{column} cannot be read: {error}"))?;
+    let Some(seconds) = seconds else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, reason = "an f64 that is too large saturates and is refused below")]
+    let whole = seconds.round() as i64;
+    DateTime::from_timestamp(whole, 0)
+        .filter(|_| seconds.is_finite())
+        .map(Some)
+        .ok_or_else(|| format!("{column} is not a time that can be reckoned with"))
+}
+
+fn json<T: DeserializeOwned>(value: Option<Value>, what: &str) -> anyhow::Result<Option<T>> {
+    value.map(serde_json::from_value).transpose().with_context(|| format!("the task row's {what} cannot be read"))
+}
+
+/// The task row.
+pub(super) fn read_task(row: &Row) -> anyhow::Result<Task> {
+    read_prefixed(row, "")
+}
+
+/// The task row in a join, its columns prefixed.
+pub(super) fn read_prefixed(row: &Row, prefix: &str) -> anyhow::Result<Task> {
+    fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, prefix: &str, column: &str) -> anyhow::Result<T> {
+        row.try_get(format!("{prefix}{column}").as_str()).with_context(|| format!("column {column} of the task table"))
+    }
+    let vid: String = get(row, prefix, "tape")?;
+    let next: Option<Timestamp<DateTime<Utc>>> = get(row, prefix, "next_attempt_at")?;
+    let code: Option<String> = get(row, prefix, "reason_code")?;
+    let reason: Option<String> = get(row, prefix, "reason")?;
+    let wanted: Option<String> = get(row, prefix, "wanted")?;
+    let outcome: Option<String> = get(row, prefix, "outcome")?;
+    Ok(Task {
+        vid: vid.parse::<Vid>()?,
+        stage: get(row, prefix, "stage")?,
+        generation: get(row, prefix, "generation")?,
+        epoch: get(row, prefix, "epoch")?,
+        dispatched_at: get(row, prefix, "dispatched_at")?,
+        owner: get(row, prefix, "owner")?,
+        lease_until: get(row, prefix, "lease_until")?,
+        intent: json(get(row, prefix, "intent")?, "intent")?,
+        attempts: get(row, prefix, "attempts")?,
+        crashes: get(row, prefix, "crashes")?,
+        next: match next {
+            None => Next::Now,
+            Some(Timestamp::Value(at)) => Next::At(at),
+            Some(Timestamp::PosInfinity) => Next::Never,
+            Some(Timestamp::NegInfinity) => Next::Now,
+        },
+        settle_until: get(row, prefix, "settle_until")?,
+        slot_since: get(row, prefix, "slot_since")?,
+        wanted: match wanted {
+            None => None,
+            Some(name) => {
+                Some(Wanted::named(&name).with_context(|| format!("unknown wish '{name}' in the task table"))?)
+            }
+        },
+        round: get(row, prefix, "round")?,
+        progress: json(get(row, prefix, "progress")?, "progress")?,
+        progress_at: get(row, prefix, "progress_at")?,
+        outcome: match outcome {
+            None => None,
+            Some(name) => {
+                Some(Outcome::named(&name).with_context(|| format!("unknown outcome '{name}' in the task table"))?)
+            }
+        },
+        reason: code.map(|code| Kept { code, text: reason.unwrap_or_default() }),
+        memory: json(get(row, prefix, "memory")?, "memory")?.unwrap_or_default(),
+        seen: json(get(row, prefix, "seen")?, "seen")?,
+    })
+}

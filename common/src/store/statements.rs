@@ -1,0 +1,249 @@
+//! The text of the statements for the configured table.
+
+use crate::journey::State;
+use crate::settings::TableName;
+
+/// The main row as the law reads it: zone-less stamps become instants by the session's zone.
+fn columns(alias: &str) -> String {
+    let mut list: Vec<String> = State::ALL
+        .map(|state| {
+            let column = state.column();
+            format!("extract(epoch from {alias}.{column}::timestamptz)::float8 AS {column}")
+        })
+        .into();
+    list.push(format!("extract(epoch from {alias}.last_write_date::timestamptz)::float8 AS last_write_date"));
+    for (column, kind) in [
+        ("tape", "text"),
+        ("mode", "text"),
+        ("priority", "int4"),
+        ("mediatype", "text"),
+        ("tapepool", "text"),
+        ("responsible", "text"),
+        ("files", "int8"),
+        ("bytes", "int8"),
+        ("usage", "int4"),
+    ] {
+        list.push(format!("{alias}.{column}::{kind} AS {column}"));
+    }
+    list.push(format!("{alias}.xmin::text::int8 AS xmin"));
+    list.join(", ")
+}
+
+const TASK_COLUMNS: &str = "tape, stage, generation, epoch, dispatched_at, owner, lease_until, intent, attempts, crashes, \
+     next_attempt_at, settle_until, slot_since, wanted, round, progress, progress_at, outcome, reason_code, reason, \
+     memory, seen_xmin, seen";
+
+pub(super) struct Statements {
+    table: String,
+    pub task_regclass: String,
+    pub ready: String,
+    pub lock_gate: String,
+    pub lock_row: String,
+    pub lock_task: String,
+    pub control: String,
+    pub clock: String,
+    pub set_mode: String,
+    pub set_fields: String,
+    pub enter: String,
+    pub to_history: String,
+    pub delete_row: String,
+    pub save_task: String,
+    pub renew: String,
+    pub add_event: String,
+    pub add_statistic: String,
+    pub changed: String,
+    pub due: String,
+    pub slots: String,
+    pub mark: String,
+    pub clear: String,
+    pub closable: String,
+    pub sweepable: String,
+    pub holding: String,
+    pub unwritten: String,
+    pub written: String,
+    pub export: String,
+    pub overview: String,
+    pub events: String,
+    pub holds: String,
+    pub controls: String,
+    pub set_control: String,
+    pub drop_control: String,
+    pub widths: String,
+}
+
+impl Statements {
+    pub(super) fn new(name: &TableName) -> Statements {
+        let t = name.to_string();
+        let row = columns("m");
+        // Owed to a slot: a start, or a retry, of a row that holds none.
+        let needs = "((k.wanted IS NULL AND k.stage = 'start') OR k.wanted = 'retry') AND k.slot_since IS NULL";
+        let held = format!(
+            "EXISTS (SELECT 1 FROM {t}_control c WHERE c.kind = 'hold' AND c.name = k.tape \
+             AND (c.until IS NULL OR c.until > clock_timestamp()))"
+        );
+        let task: String =
+            TASK_COLUMNS.split(", ").map(|column| format!("k.{}", column.trim())).collect::<Vec<_>>().join(", ");
+        Statements {
+            task_regclass: format!("{t}_task"),
+            ready: "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(), to_regclass($1) IS NOT NULL"
+                .to_owned(),
+            lock_gate: format!("SELECT 1 FROM {t}_control WHERE kind = 'gate' AND name = 'slots' FOR UPDATE"),
+            lock_row: format!("SELECT {row} FROM {t} m WHERE m.tape = $1 FOR UPDATE"),
+            lock_task: format!("SELECT {TASK_COLUMNS} FROM {t}_task WHERE tape = $1 FOR UPDATE"),
+            control: format!(
+                "SELECT kind, name, who, why, until FROM {t}_control WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') \
+                 AND (until IS NULL OR until > clock_timestamp())"
+            ),
+            clock: format!(
+                "SELECT clock_timestamp() AS now, nextval('{t}_generation_seq') AS generation, nextval('{t}_epoch_seq') AS epoch, \
+                 random() AS jitter, \
+                 extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
+                 (SELECT count(*) FROM {t}_task WHERE slot_since IS NOT NULL AND tape <> $1) AS other_slots"
+            ),
+            set_mode: format!("UPDATE {t} m SET mode = $2::text::{} WHERE tape = $1 RETURNING {row}", mode_type(name)),
+            set_fields: format!(
+                "UPDATE {t} m SET priority = COALESCE($2::int4, priority), responsible = COALESCE($3::text, responsible) \
+                 WHERE tape = $1 RETURNING {row}"
+            ),
+            enter: format!(
+                "INSERT INTO {t} AS m (tape, entered, files, bytes, usage, last_write_date, mode, priority, mediatype, tapepool, responsible) \
+                 VALUES ($1, LOCALTIMESTAMP(0), $2, $3, $4::int4, to_timestamp($5::float8)::timestamp(0), 'auto', $6::int4, $7, $8, $9) \
+                 RETURNING {row}"
+            ),
+            to_history: format!(
+                "INSERT INTO {t}_history (why, tape, row, task) SELECT $2, m.tape, to_jsonb(m), $3 FROM {t} m WHERE m.tape = $1"
+            ),
+            delete_row: format!("DELETE FROM {t} WHERE tape = $1"),
+            save_task: save_task(&t),
+            renew: format!(
+                "UPDATE {t}_task SET lease_until = clock_timestamp() + make_interval(secs => $3) \
+                 WHERE tape = $1 AND epoch = $2 AND owner IS NOT NULL AND lease_until > clock_timestamp()"
+            ),
+            add_event: format!(
+                "INSERT INTO {t}_event (tape, journey, stage, kind, actor, detail) VALUES ($1, $2::timestamptz::timestamp(0), $3, $4, $5, $6)"
+            ),
+            add_statistic: format!(
+                "INSERT INTO {t}_statistic (tape, entered, round, line) \
+                 SELECT m.tape, m.entered, $2, jsonb_build_object('tape', m.tape, 'entered', m.entered, 'round', $2::int4, \
+                 'repack', $3::jsonb, 'row', to_jsonb(m)) FROM {t} m WHERE m.tape = $1"
+            ),
+            changed: format!(
+                "SELECT m.tape::text FROM {t} m LEFT JOIN {t}_task k ON k.tape = m.tape WHERE m.finished IS NULL \
+                 AND (k.tape IS NULL OR k.seen_xmin IS DISTINCT FROM m.xmin::text::int8) \
+                 UNION ALL SELECT k.tape FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.stage IS NOT NULL AND m.finished IS NOT NULL"
+            ),
+            due: format!(
+                "SELECT k.tape, k.generation FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.stage = $1 AND m.mode = 'auto' AND m.finished IS NULL \
+                 AND (k.next_attempt_at IS NULL OR k.next_attempt_at <= clock_timestamp()) \
+                 AND (k.owner IS NULL OR k.lease_until <= clock_timestamp()) \
+                 AND (k.owner IS NOT NULL OR k.dispatched_at IS NULL \
+                      OR k.dispatched_at <= clock_timestamp() - make_interval(secs => $2)) \
+                 AND NOT {held} AND ({needs}) = $3 \
+                 AND k.seen_xmin IS NOT DISTINCT FROM m.xmin::text::int8 \
+                 ORDER BY m.priority DESC, m.entered, m.tape LIMIT $4"
+            ),
+            slots: format!(
+                "SELECT (SELECT count(*) FROM {t}_task WHERE slot_since IS NOT NULL) AS taken, \
+                 (SELECT count(*) FROM {t}_task k WHERE {needs} AND k.dispatched_at > clock_timestamp() - make_interval(secs => $1)) AS asked"
+            ),
+            mark: format!(
+                "UPDATE {t}_task k SET dispatched_at = clock_timestamp() \
+                 FROM unnest($1::text[], $2::int8[]) AS wanted (tape, generation) \
+                 WHERE k.tape = wanted.tape AND k.generation = wanted.generation RETURNING k.tape"
+            ),
+            clear: format!(
+                "UPDATE {t}_task k SET dispatched_at = NULL FROM unnest($1::text[], $2::int8[]) AS wanted (tape, generation) \
+                 WHERE k.tape = wanted.tape AND k.generation = wanted.generation"
+            ),
+            closable: format!(
+                "SELECT k.tape FROM {t}_task k LEFT JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.owner IS NOT NULL AND k.lease_until <= clock_timestamp() \
+                 AND (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} \
+                      OR EXISTS (SELECT 1 FROM {t}_control c WHERE c.kind = 'pause' AND c.name = k.stage \
+                                 AND (c.until IS NULL OR c.until > clock_timestamp())))"
+            ),
+            sweepable: format!(
+                "SELECT k.tape FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.outcome = 'failed' AND m.mode = 'auto' AND m.finished IS NULL \
+                 AND (k.memory->>'stopped_at')::timestamptz <= clock_timestamp() - make_interval(secs => $1)"
+            ),
+            holding: format!(
+                "SELECT k.tape, k.stage, k.epoch, k.slot_since, k.outcome, k.progress, m.mode::text AS mode, \
+                 (k.owner IS NOT NULL OR k.intent IS NOT NULL OR coalesce(k.settle_until > clock_timestamp(), false)) AS open, \
+                 (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} OR k.stage NOT IN ('start', 'end') \
+                  OR k.outcome = 'failed') AS idle \
+                 FROM {t}_task k LEFT JOIN {t} m ON m.tape = k.tape WHERE k.slot_since IS NOT NULL"
+            ),
+            unwritten: format!("SELECT id, line::text FROM {t}_statistic WHERE written_at IS NULL ORDER BY id LIMIT 500"),
+            written: format!("UPDATE {t}_statistic SET written_at = clock_timestamp() WHERE id = ANY($1)"),
+            export: format!("SELECT row_to_json(m)::text FROM {t} m ORDER BY m.tape"),
+            overview: format!(
+                "SELECT {row}, {}, c.who AS hold_who, c.why AS hold_why, c.until AS hold_until, clock_timestamp() AS now \
+                 FROM {t} m LEFT JOIN {t}_task k ON k.tape = m.tape \
+                 LEFT JOIN {t}_control c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) \
+                 WHERE ($1::text[] IS NULL OR m.tape = ANY($1)) AND ($2::text[] IS NULL OR m.mode::text = ANY($2)) \
+                 AND ($3 OR m.finished IS NULL) ORDER BY m.tape",
+                task.split(", ").map(|column| format!("{column} AS k_{}", column.trim_start_matches("k."))).collect::<Vec<_>>().join(", ")
+            ),
+            events: format!(
+                "SELECT id, at, tape, journey, stage, kind, actor, detail FROM (SELECT * FROM {t}_event \
+                 WHERE ($1::text IS NULL OR tape = $1) AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR stage = $3) \
+                 AND ($4::text IS NULL OR actor = $4) AND ($5::timestamptz IS NULL OR at >= $5) \
+                 ORDER BY id DESC LIMIT $6) newest ORDER BY id"
+            ),
+            holds: format!(
+                "SELECT name FROM {t}_control WHERE kind = 'hold' AND (until IS NULL OR until > clock_timestamp()) ORDER BY name"
+            ),
+            controls: format!(
+                "SELECT kind, name, who, why, since, until FROM {t}_control WHERE kind <> 'gate' \
+                 AND (until IS NULL OR until > clock_timestamp()) ORDER BY kind, name"
+            ),
+            set_control: format!(
+                "INSERT INTO {t}_control (kind, name, who, why, until) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (kind, name) DO UPDATE SET who = $3, why = $4, until = $5, since = clock_timestamp()"
+            ),
+            drop_control: format!("DELETE FROM {t}_control WHERE kind = $1 AND name = $2"),
+            widths: "SELECT attname::text, atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND atttypmod > 4 \
+                     AND attname IN ('tape', 'mediatype', 'tapepool', 'responsible')"
+                .to_owned(),
+            table: t,
+        }
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Sets a stamp: never before the one that precedes it, and only where it is not set.
+    pub(super) fn stamp(&self, to: State) -> String {
+        let (table, row) = (&self.table, columns("m"));
+        let column = to.column();
+        let previous = State::ALL[(to as usize).saturating_sub(1)].column();
+        format!(
+            "UPDATE {table} m SET {column} = GREATEST(LOCALTIMESTAMP(0), {previous}) \
+             WHERE tape = $1 AND {column} IS NULL AND {previous} IS NOT NULL RETURNING {row}"
+        )
+    }
+}
+
+/// The enum lives in the table's schema where one is configured, else it is found by the search path.
+fn mode_type(name: &TableName) -> String {
+    match &name.schema {
+        Some(schema) => format!("{schema}.automation_modes"),
+        None => "automation_modes".to_owned(),
+    }
+}
+
+fn save_task(table: &str) -> String {
+    let columns: Vec<&str> = TASK_COLUMNS.split(", ").map(str::trim).collect();
+    let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+    let updates: Vec<String> = columns.iter().skip(1).map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+    format!(
+        "INSERT INTO {table}_task ({}) VALUES ({}) ON CONFLICT (tape) DO UPDATE SET {}",
+        columns.join(", "),
+        values.join(", "),
+        updates.join(", ")
+    )
+}

@@ -1,0 +1,92 @@
+//! Dead letters. A tape goes into mode error only if a Stop is committed for just that stage and generation; whatever else
+//! died (too many deliveries, a full queue, a forgery, a latecomer) only makes the row due again.
+
+use common::journey::{self, Event, Mode};
+use common::store::{Store, StoreError};
+use common::tape::Vid;
+use common::{stages, task::Task};
+use serde_json::json;
+use tracing::error;
+
+/// What a dead letter did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Buried {
+    /// The tape is in mode error now, with this reason.
+    Flipped(String),
+    /// It was in mode error, manual, or gone already; or nothing is behind the letter.
+    Nothing(String),
+}
+
+/// Sets mode error if a Stop is committed for this stage and generation.
+///
+/// # Errors
+/// What the database says.
+pub async fn bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
+    let buried = store
+        .locked(vid, false, |locked| {
+            let (tape, task, ground, notes) = locked.parts();
+            let Some(task) = task else { return Buried::Nothing("it has no task".to_owned()) };
+            let Some(tape) = tape else { return Buried::Nothing("it has no row".to_owned()) };
+            notes.extend(task.notice(tape, &ground));
+            if !task.stopped_at(stage, generation) {
+                if task.generation == generation && !task.has_stop() {
+                    task.dispatched_at = None;
+                    locked.note("dead-letter", json!({"stage": stage, "generation": generation, "how": how}));
+                }
+                return Buried::Nothing("no Stop is behind it".to_owned());
+            }
+            flip(locked)
+        })
+        .await?;
+    told(vid, stage, &buried);
+    Ok(buried)
+}
+
+/// The same for a Stop whose dead letter was lost: whatever its generation.
+///
+/// # Errors
+/// What the database says.
+pub async fn sweep(store: &Store, vid: &Vid) -> Result<Buried, StoreError> {
+    let buried = store
+        .locked(vid, false, |locked| {
+            let (tape, task, ground, notes) = locked.parts();
+            match (tape, task) {
+                (Some(tape), Some(task)) => {
+                    notes.extend(task.notice(tape, &ground));
+                    if task.has_stop() { flip(locked) } else { Buried::Nothing("no Stop is behind it".to_owned()) }
+                }
+                _ => Buried::Nothing("it has no row".to_owned()),
+            }
+        })
+        .await?;
+    told(vid, "", &buried);
+    Ok(buried)
+}
+
+fn flip(locked: &mut common::store::Locked<'_>) -> Buried {
+    let (Some(tape), Some(task)) = (locked.tape().cloned(), locked.task.clone()) else {
+        return Buried::Nothing("it has no row".to_owned());
+    };
+    let reason = reason(&task);
+    let Some(stage) = stages::after(tape.state()) else { return Buried::Nothing("its journey is over".to_owned()) };
+    match journey::change(tape.state(), tape.mode, Event::Fail { from: stage.from }) {
+        Ok(_) => {
+            locked.mode = Some(Mode::Error);
+            locked.note("error", json!({"code": task.reason.as_ref().map(|kept| &kept.code), "why": reason}));
+            Buried::Flipped(reason)
+        }
+        Err(refused) => Buried::Nothing(refused.to_string()),
+    }
+}
+
+fn reason(task: &Task) -> String {
+    task.reason
+        .as_ref()
+        .map_or_else(|| "no reason was kept".to_owned(), |kept| format!("{} ({})", kept.text, kept.code))
+}
+
+fn told(vid: &Vid, stage: &str, buried: &Buried) {
+    if let Buried::Flipped(reason) = buried {
+        error!(%vid, stage, "{vid} is in mode error and left alone until somebody decides: {reason}");
+    }
+}

@@ -1,0 +1,173 @@
+//! What a stage wants to see, asked of CTA. Absence is proven, never guessed: an answer that is not complete is an error.
+
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use common::cta::reply::{ArchiveRoute, Named, RecycleEntry, Repack, Tape, VirtualOrganization};
+use common::cta::{Cta, Frontend, Query, Trouble};
+use common::stages::{Files, Look, RecycleLog, Request, Seen};
+use common::tape::Vid;
+use serde::Deserialize;
+use serde_json::Value;
+use tracing::warn;
+
+/// Asks CTA one thing and adds the answer to what was seen.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn look(cta: &Cta, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(), Trouble> {
+    match look {
+        Look::Tape => seen.tape = Some(tape(cta, vid).await?),
+        Look::Request => seen.request = Some(request(cta, vid).await?),
+        Look::Files => seen.files = Some(files(cta, vid).await?),
+        Look::RecycleLog => seen.recycle_log = Some(recycle_log(cta, vid).await?),
+        Look::Routes => {
+            let routes = cta.list::<ArchiveRoute>(&Query::ArchiveRoutes).await?;
+            seen.routes = Some(routes.into_iter().map(|route| route.tapepool).collect());
+        }
+        Look::Pools => seen.pools = Some(names(cta, &Query::TapePools).await?),
+        Look::MountPolicies => seen.mount_policies = Some(names(cta, &Query::MountPolicies).await?),
+        Look::RepackVo => seen.repack_vo = Some(repack_vo(cta).await?),
+    }
+    Ok(())
+}
+
+/// The names of a reference list.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn names(cta: &Cta, query: &Query) -> Result<Vec<String>, Trouble> {
+    Ok(cta.list::<Named>(query).await?.into_iter().map(|named| named.name).collect())
+}
+
+/// Whether a repack VO exists; none where CTA is too old to know of one.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn repack_vo(cta: &Cta) -> Result<Option<bool>, Trouble> {
+    let vos = cta.list::<VirtualOrganization>(&Query::VirtualOrganizations).await?;
+    let known = vos.is_empty() || vos.iter().any(|vo| vo.is_repack_vo.is_some());
+    Ok(known.then(|| vos.iter().any(|vo| vo.is_repack_vo == Some(true))))
+}
+
+/// The tape; none if CTA says that it does not exist (older releases by an empty list).
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
+    let query = Query::Tape(vid.clone());
+    match cta.list::<Tape>(&query).await {
+        Ok(tapes) if tapes.is_empty() => Ok(None),
+        Ok(tapes) => match <[Tape; 1]>::try_from(tapes) {
+            Ok([tape]) if tape.vid == vid.as_str() => Ok(Some(tape)),
+            _ => Err(Trouble::Garbage { command: query.to_string(), text: format!("expected {vid} alone") }),
+        },
+        Err(trouble) if !trouble.is_site() && trouble.refusal().is_some_and(|text| text.contains("does not exist")) => {
+            Ok(None)
+        }
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The repack request of the tape. None is proven twice: CTA refuses to list the tape's, and the complete list of all has
+/// none. Where the list of all cannot be had although CTA answers (one deleted tape breaks it), the refusal must do.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
+    let query = Query::Repack(vid.clone());
+    let refused = match cta.list::<Value>(&query).await {
+        Ok(list) => match <[Value; 1]>::try_from(list) {
+            Ok([raw]) => return read_request(&query, vid, raw).map(Some),
+            Err(other) => {
+                let text = format!("expected one request of {vid}, not {}", other.len());
+                return Err(Trouble::Garbage { command: query.to_string(), text });
+            }
+        },
+        Err(trouble) if trouble.refusal().is_some() && !trouble.is_site() => trouble,
+        Err(trouble) => return Err(trouble),
+    };
+    match cta.list::<Value>(&Query::Repacks).await {
+        Ok(all) => match all.into_iter().find(|request| request["vid"] == vid.as_str()) {
+            Some(raw) => read_request(&Query::Repacks, vid, raw).map(Some),
+            None => Ok(None),
+        },
+        Err(trouble) => {
+            if trouble.is_site() {
+                return Err(trouble);
+            }
+            cta.version(Frontend::Repack).await?;
+            warn!(%vid, "the list of all repacks cannot be had, so only the refusal shows that there is no request: {trouble}; {refused}");
+            Ok(None)
+        }
+    }
+}
+
+fn read_request(query: &Query, vid: &Vid, raw: Value) -> Result<Request, Trouble> {
+    let garbage = |text: String| Trouble::Garbage { command: query.to_string(), text };
+    let repack =
+        Repack::deserialize(&raw).map_err(|error| garbage(format!("a repack request cannot be read: {error}")))?;
+    if repack.vid != vid.as_str() {
+        return Err(garbage(format!("expected a request of {vid}, not of {}", repack.vid.escape_default())));
+    }
+    Ok(Request { raw, repack })
+}
+
+/// What decides about a tape file: its size.
+#[derive(Debug, Deserialize)]
+struct TapeFile {
+    af: ArchiveFile,
+}
+
+#[derive(Debug, Deserialize)]
+struct ArchiveFile {
+    #[serde(deserialize_with = "common::cta::reply::integer")]
+    size: u64,
+}
+
+/// The live files. None is proven by two complete empty lists.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn files(cta: &Cta, vid: &Vid) -> Result<Files, Trouble> {
+    let first = count(cta, vid).await?;
+    if first.count > 0 { Ok(first) } else { count(cta, vid).await }
+}
+
+async fn count(cta: &Cta, vid: &Vid) -> Result<Files, Trouble> {
+    let bytes = Arc::new(Mutex::new(0u64));
+    let sum = Arc::clone(&bytes);
+    let count = cta
+        .each(&Query::TapeFiles(vid.clone()), move |file: TapeFile| {
+            let mut sum = sum.lock().expect("nobody panics while adding");
+            *sum = sum.saturating_add(file.af.size);
+            Ok(())
+        })
+        .await?;
+    let bytes = *bytes.lock().expect("nobody panics while adding");
+    Ok(Files { count, bytes })
+}
+
+/// The recycle log, in a few figures.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn recycle_log(cta: &Cta, vid: &Vid) -> Result<RecycleLog, Trouble> {
+    let log = Arc::new(Mutex::new(RecycleLog::default()));
+    let sum = Arc::clone(&log);
+    cta.each(&Query::RecycleLog(vid.clone()), move |entry: RecycleEntry| {
+        let at =
+            i64::try_from(entry.recycle_log_time).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
+        let at = at.ok_or_else(|| anyhow::anyhow!("recycleLogTime {} is no time", entry.recycle_log_time))?;
+        let mut log = sum.lock().expect("nobody panics while counting");
+        log.entries += 1;
+        log.newest = log.newest.max(Some(at));
+        if entry.reason_log != "REPACK" {
+            log.newest_deletion = log.newest_deletion.max(Some(at));
+        }
+        Ok(())
+    })
+    .await?;
+    let log = *log.lock().expect("nobody panics while counting");
+    Ok(log)
+}

@@ -1,0 +1,330 @@
+//! Consuming: connections, concurrency, outages of everything, and the end.
+//!
+//! Whatever goes wrong with the broker or the database, the connection is dropped and built anew: what was not answered
+//! comes again, and the rows decide what it still means.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use common::broker::{BrokerError, Consumer, Delivery, Publisher, Source, Task, Topology};
+use common::cta::{Cta, Frontend};
+use common::failpoint;
+use common::retry::Delays;
+use common::settings::{Broker, Settings};
+use common::stages::STAGES;
+use common::store::{Due, Store};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use crate::dead_letter;
+use crate::delivery::{Deliverer, Report};
+
+/// A delivery that cannot begin within this time is given back.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a program is told to end. Only ever raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Go on.
+    No,
+    /// Take nothing new, finish what is in hand, leave.
+    Finish,
+    /// Drop what is in hand, give the tapes back, leave.
+    Now,
+}
+
+/// What to consume, and how much of it at once.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names of stages.
+    pub stages: Vec<String>,
+    /// Deliveries at once.
+    pub concurrency: usize,
+    /// The program's name and host, for connections and the history.
+    pub name: String,
+    /// The host.
+    pub host: String,
+}
+
+/// What a delivery's task tells the session.
+enum Told {
+    /// The site is in trouble: leave this stage for a while.
+    Site(String, String),
+    /// The stage worked.
+    Fine(String),
+    /// The database is in trouble: hold everything.
+    Database(String),
+}
+
+/// Why a session ended.
+enum End {
+    Asked,
+    Broker(BrokerError),
+    Database(String),
+}
+
+/// Consumes until told to end.
+///
+/// # Errors
+/// Only what trying again cannot mend: a configuration or a topology that does not fit.
+pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Receiver<Shutdown>) -> anyhow::Result<()> {
+    let settings = Arc::clone(store.settings());
+    let broker = settings.broker.clone().context("there is no broker section in the configuration: without one the numbered commands do their stages themselves, and no worker is needed")?;
+    let (stop_now, stopping) = watch::channel(false);
+    let service = Service {
+        deliverer: Deliverer::new(store.clone(), cta.clone(), &options.host, stopping),
+        store,
+        cta,
+        topology: Topology::new(&broker.prefix, STAGES.map(|stage| stage.name))?,
+        broker,
+        settings,
+        room: Arc::new(Semaphore::new(options.concurrency)),
+        options,
+    };
+    let mut hands = JoinSet::new();
+    let mut delays = Delays::default();
+    let mut shutdown = shutdown;
+    while *shutdown.borrow_and_update() == Shutdown::No {
+        let begun = Instant::now();
+        match service.session(&mut hands, &mut shutdown).await {
+            End::Asked => break,
+            End::Broker(error) if error.is_final() => return Err(error.into()),
+            End::Broker(error) => error!("no tasks are taken: {error}"),
+            End::Database(why) => error!("no tasks are taken: {why}"),
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            delays.reset();
+        }
+        let pause = delays.next_delay();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+    finish(hands, shutdown, stop_now).await;
+    Ok(())
+}
+
+/// Waits for what is in hand; told to leave now, drops it.
+async fn finish(mut hands: JoinSet<()>, mut shutdown: watch::Receiver<Shutdown>, stop_now: watch::Sender<bool>) {
+    if !hands.is_empty() {
+        info!("finishing {} deliveries in hand", hands.len());
+    }
+    loop {
+        tokio::select! {
+            done = hands.join_next() => if done.is_none() { return },
+            () = reached(&mut shutdown, Shutdown::Now), if !*stop_now.borrow() => {
+                warn!("dropping {} deliveries in hand", hands.len());
+                stop_now.send_replace(true);
+            }
+        }
+    }
+}
+
+/// Ends when we are told to end at least like this; never, if nobody is left to say so.
+pub async fn reached(shutdown: &mut watch::Receiver<Shutdown>, level: Shutdown) {
+    if shutdown.wait_for(|how| *how >= level).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+struct Service {
+    deliverer: Deliverer,
+    store: Store,
+    cta: Cta,
+    topology: Topology,
+    broker: Broker,
+    settings: Arc<Settings>,
+    room: Arc<Semaphore>,
+    options: Options,
+}
+
+/// A stage that this host has left because of site trouble, until a probe says otherwise.
+struct Left {
+    delays: Delays,
+    probe_at: Instant,
+}
+
+impl Service {
+    /// From connecting to the first thing that goes wrong.
+    async fn session(&self, hands: &mut JoinSet<()>, shutdown: &mut watch::Receiver<Shutdown>) -> End {
+        if let Err(error) = self.store.ready().await {
+            return End::Database(error.to_string());
+        }
+        let (mut consumer, publisher) = match self.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return End::Broker(error),
+        };
+        info!("taking tasks of {} from {}", self.options.stages.join(", "), consumer.at());
+        let publisher = Arc::new(publisher);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut left: HashMap<String, Left> = HashMap::new();
+        loop {
+            let probe_at = left.values().map(|left| left.probe_at).min();
+            let probe = async {
+                match probe_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = reached(shutdown, Shutdown::Finish) => {
+                    if let Err(error) = consumer.stop_taking().await {
+                        debug!("while taking leave: {error}");
+                    }
+                    self.finish_with(hands, consumer, shutdown).await;
+                    return End::Asked;
+                }
+                Some(news) = told.recv() => match news {
+                    Told::Database(why) => return End::Database(why),
+                    Told::Fine(stage) => if let Some(left) = left.get_mut(&stage) { left.delays.reset() },
+                    Told::Site(stage, why) => if !left.contains_key(&stage) {
+                        error!(stage, "stage {stage} is left alone on this host, the others go on: {why}");
+                        if let Err(error) = consumer.leave(&stage).await { return End::Broker(error) }
+                        let mut delays = Delays::new(self.settings.retry.first_delay, self.settings.retry.max_delay.min(Duration::from_secs(300)));
+                        let probe_at = Instant::now() + delays.next_delay();
+                        left.insert(stage, Left { delays, probe_at });
+                    },
+                },
+                () = probe => {
+                    if let Err(error) = self.probe(&mut consumer, &mut left).await { return End::Broker(error) }
+                }
+                Some(_) = hands.join_next(), if !hands.is_empty() => {}
+                arrived = consumer.next() => match arrived {
+                    Err(error) => return End::Broker(error),
+                    Ok(delivery) => match delivery.source.clone() {
+                        Source::Stage(stage) if left.contains_key(&stage) => {
+                            if let Err(error) = delivery.give_back().await { return End::Broker(error) }
+                        }
+                        Source::Stage(stage) => {
+                            let room = Arc::clone(&self.room);
+                            hands.spawn(stage_task(self.deliverer.clone(), room, delivery, stage, tell.clone()));
+                        }
+                        Source::Dead => {
+                            hands.spawn(dead_task(self.store.clone(), Arc::clone(&publisher), delivery, tell.clone()));
+                        }
+                    },
+                },
+            }
+        }
+    }
+
+    /// The connection stays open until what is in hand is answered, or we are told to leave now.
+    async fn finish_with(&self, hands: &mut JoinSet<()>, consumer: Consumer, shutdown: &mut watch::Receiver<Shutdown>) {
+        tokio::select! {
+            () = async { while hands.join_next().await.is_some() {} } => consumer.close().await,
+            () = reached(shutdown, Shutdown::Now) => {}
+        }
+    }
+
+    async fn connect(&self) -> Result<(Consumer, Publisher), BrokerError> {
+        let name = &self.options.name;
+        self.topology.declare(&self.broker, name).await?;
+        let prefetch = u16::try_from(self.options.concurrency).unwrap_or(u16::MAX);
+        let consumer = Consumer::connect(&self.broker, &self.topology, &self.options.stages, prefetch, name).await?;
+        let publisher = Publisher::connect(&self.broker, name, 1).await?;
+        Ok((consumer, publisher))
+    }
+
+    /// Takes up again the stages whose time has come, if CTA answers.
+    async fn probe(&self, consumer: &mut Consumer, left: &mut HashMap<String, Left>) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        let due: Vec<String> =
+            left.iter().filter(|(_, left)| left.probe_at <= now).map(|(stage, _)| stage.clone()).collect();
+        let answers =
+            self.cta.version(Frontend::User).await.is_ok() && self.cta.version(Frontend::Repack).await.is_ok();
+        for stage in due {
+            if answers {
+                info!(stage, "CTA answers: stage {stage} is taken up again");
+                consumer.join(&stage).await?;
+                left.remove(&stage);
+            } else if let Some(left) = left.get_mut(&stage) {
+                left.probe_at = Instant::now() + left.delays.next_delay();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One message of a stage queue, to its answer.
+async fn stage_task(
+    deliverer: Deliverer,
+    room: Arc<Semaphore>,
+    delivery: Delivery,
+    stage: String,
+    tell: mpsc::UnboundedSender<Told>,
+) {
+    let task = match Task::decode(&delivery.body) {
+        Ok(task) if task.stage == stage => task,
+        Ok(task) => {
+            warn!(stage, "a message in the queue of {stage} names stage {}: to the dead letters", task.stage);
+            return answered(delivery.reject().await);
+        }
+        Err(why) => {
+            warn!(stage, "a message that is no task: {why}: to the dead letters");
+            return answered(delivery.reject().await);
+        }
+    };
+    let due = [Due { vid: task.tape.clone(), generation: task.generation }];
+    let Ok(Ok(_permit)) = tokio::time::timeout(PATIENCE, room.acquire_owned()).await else {
+        debug!(vid = %task.tape, stage, "no room here: given back");
+        if let Err(error) = deliverer.store().clear_dispatched(&due).await {
+            let _ = tell.send(Told::Database(error.to_string()));
+            return;
+        }
+        return answered(delivery.ack().await);
+    };
+    let report = deliverer.deliver(&task.tape, &task.stage, task.generation).await;
+    failpoint::pass("before-ack", &task.tape);
+    match report {
+        Ok(Report::Stopped(_)) => answered(delivery.reject().await),
+        Ok(report) => {
+            let news = match &report {
+                Report::Site(why) => Told::Site(stage, why.text.clone()),
+                _ => Told::Fine(stage),
+            };
+            let _ = tell.send(news);
+            answered(delivery.ack().await);
+        }
+        // Not answered: it comes again when the connection is built anew.
+        Err(error) => {
+            let _ = tell.send(Told::Database(error.to_string()));
+        }
+    }
+}
+
+/// One dead letter, to its answer.
+async fn dead_task(store: Store, publisher: Arc<Publisher>, delivery: Delivery, tell: mpsc::UnboundedSender<Told>) {
+    let how = delivery.deaths.first().map_or_else(|| "unknown".to_owned(), |death| death.reason.clone());
+    match Task::decode(&delivery.body) {
+        Err(why) => match publisher.park(&delivery.body, delivery.queue(), &why.to_string()).await {
+            Ok(()) => {
+                warn!("a dead letter that is no task was parked: {why}");
+                answered(delivery.ack().await);
+            }
+            Err(error) => {
+                warn!("a dead letter that is no task could not be parked: {error}");
+                let _ = tell.send(Told::Database(format!("parking failed: {error}")));
+            }
+        },
+        Ok(task) => match dead_letter::bury(&store, &task.tape, &task.stage, task.generation, &how).await {
+            Ok(buried) => {
+                debug!(vid = %task.tape, stage = task.stage, "dead letter ({how}): {buried:?}");
+                answered(delivery.ack().await);
+            }
+            Err(error) => {
+                let _ = tell.send(Told::Database(error.to_string()));
+            }
+        },
+    }
+}
+
+fn answered(sent: Result<(), BrokerError>) {
+    if let Err(error) = sent {
+        debug!("not answered, it comes again: {error}");
+    }
+}
