@@ -25,7 +25,7 @@ pub mod migrate;
 mod rows;
 mod statements;
 
-pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLock};
+pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks};
 use rows::{Clock, read_row, read_task};
 use statements::Statements;
 

@@ -1096,6 +1096,14 @@ impl Task {
         };
     }
 
+    /// Something was seen that a worker should look at now; unless it is stopped, settling, or backing off.
+    pub fn nudge(&mut self, now: DateTime<Utc>) {
+        let backing_off = self.outcome == Some(Outcome::Retrying);
+        if !self.has_stop() && !self.is_settling(now) && !backing_off && self.stage.is_some() {
+            self.next = Next::Now;
+        }
+    }
+
     /// A change of mode by our own hand that is no requeue.
     pub fn taken_over(&mut self, ground: &Ground<'_>) {
         self.generation = ground.fresh_generation;

@@ -1,1 +1,4 @@
-//! The producer: see `tick`, `scan`, `prepare`.
+//! The producer: see `tick`.
+
+pub mod statistics;
+pub mod tick;

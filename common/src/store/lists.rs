@@ -39,6 +39,10 @@ pub struct Holding {
     pub idle: bool,
     /// How far its repack was.
     pub progress: Option<Progress>,
+    /// When it last moved.
+    pub progress_at: Option<DateTime<Utc>>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
 }
 
 /// A row as the operator's tools show it.
@@ -146,9 +150,13 @@ pub enum Entered {
     Refused(String),
 }
 
-/// The right to tick one stage. Held as long as this value lives; its own connection.
-pub struct TickLock {
-    _client: tokio_postgres::Client,
+/// The right to tick some stages. Held as long as this value lives.
+pub struct TickLocks {
+    client: tokio_postgres::Client,
+    /// Stages that are ours now.
+    pub held: Vec<String>,
+    /// Stages that somebody else ticks, and who.
+    pub refused: Vec<(String, String)>,
 }
 
 fn vids(rows: &[tokio_postgres::Row]) -> (Vec<Vid>, Vec<String>) {
@@ -258,6 +266,8 @@ impl Store {
                     progress: row
                         .get::<_, Option<Value>>("progress")
                         .and_then(|value| serde_json::from_value(value).ok()),
+                    progress_at: row.get("progress_at"),
+                    now: row.get("now"),
                 })
             })
             .collect()
@@ -457,11 +467,11 @@ impl Store {
         Ok(changed.is_some())
     }
 
-    /// The right to tick a stage (or, with another name, to do something else alone), if nobody has it.
+    /// The right to tick these stages, of each if nobody else has it, on one connection of its own.
     ///
     /// # Errors
-    /// What the database says; `Ok(Err(who))` names who has it.
-    pub async fn tick_lock(&self, name: &str) -> Result<Result<TickLock, String>, StoreError> {
+    /// What the database says.
+    pub async fn tick_locks(&self, stages: &[&str]) -> Result<TickLocks, StoreError> {
         let config = super::connection(&self.settings, &self.actor, None);
         let (client, connection) = config.connect(crate::tls::postgres(&self.settings.database)?).await?;
         tokio::spawn(async move {
@@ -469,20 +479,35 @@ impl Store {
                 tracing::warn!("the connection of the tick lock ended: {:#}", describe(error));
             }
         });
-        let key = format!("{} {name}", self.statements.table());
-        let got: bool = client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&key]).await?.get(0);
-        if got {
-            return Ok(Ok(TickLock { _client: client }));
+        let mut locks = TickLocks { client, held: Vec::new(), refused: Vec::new() };
+        for stage in stages {
+            let key = format!("{} {stage}", self.statements.table());
+            let got = locks.client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&key]).await?;
+            if got.get(0) {
+                locks.held.push((*stage).to_owned());
+                continue;
+            }
+            let holder = locks
+                .client
+                .query_opt(
+                    "SELECT a.application_name || ' (PostgreSQL session ' || a.pid || ')' \
+                     FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+                     AND (l.classid::int8 << 32 | l.objid::int8) = hashtextextended($1, 0)",
+                    &[&key],
+                )
+                .await?;
+            let holder = holder.map_or_else(|| "another session".to_owned(), |row| row.get(0));
+            locks.refused.push(((*stage).to_owned(), holder));
         }
-        let holder = client
-            .query_opt(
-                "SELECT a.application_name || ' (PostgreSQL session ' || a.pid || ')' FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-                 AND (l.classid::int8 << 32 | l.objid::int8) = hashtextextended($1, 0)",
-                &[&key],
-            )
-            .await?;
-        Ok(Err(holder.map_or_else(|| "another session".to_owned(), |row| row.get(0))))
+        Ok(locks)
+    }
+}
+
+impl TickLocks {
+    /// Gives the right back at once; dropping the value does so when the server notices.
+    pub async fn release(self) {
+        let _ = self.client.batch_execute("SELECT pg_advisory_unlock_all()").await;
     }
 }
 

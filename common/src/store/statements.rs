@@ -170,7 +170,7 @@ impl Statements {
                  AND (k.memory->>'stopped_at')::timestamptz <= clock_timestamp() - make_interval(secs => $1)"
             ),
             holding: format!(
-                "SELECT k.tape, k.stage, k.epoch, k.slot_since, k.outcome, k.progress, m.mode::text AS mode, \
+                "SELECT k.tape, k.stage, k.epoch, k.slot_since, k.outcome, k.progress, k.progress_at, clock_timestamp() AS now, m.mode::text AS mode, \
                  (k.owner IS NOT NULL OR k.intent IS NOT NULL OR coalesce(k.settle_until > clock_timestamp(), false)) AS open, \
                  (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} OR k.stage NOT IN ('start', 'end') \
                   OR k.outcome = 'failed') AS idle \
