@@ -2,8 +2,147 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::tape::Vid;
+
+mod defaults;
+mod passwords;
+mod problem;
+mod read;
+mod section;
+mod table_name;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use defaults::STAGE_NAMES;
+pub use problem::{Problem, Problems};
+pub use read::lease_at_least;
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/cta-ops/cta-ops-config.yaml";
+
+/// A configuration file is a few kilobytes; more is another file.
+const LONGEST: u64 = 1 << 20;
+
+/// Settings, and what should be looked at although they can be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Unknown keys, passwords that everybody can read, and the like, in the order of the lines.
+    pub warnings: Vec<Problem>,
+    /// Where they came from, if from a file.
+    pub file: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// The settings, if there are no warnings either.
+    ///
+    /// # Errors
+    /// The warnings, as errors.
+    pub fn strict(self) -> Result<Settings, Problems> {
+        if self.warnings.is_empty() {
+            return Ok(self.settings);
+        }
+        Err(Problems { file: self.file, errors: self.warnings, warnings: Vec::new() })
+    }
+}
+
+/// The configuration file: as given (`-C`), else as in the environment (`CTA_OPS_CONFIG`), else [`DEFAULT_PATH`].
+pub fn path(option: Option<PathBuf>) -> PathBuf {
+    let environment = || std::env::var_os("CTA_OPS_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    option.or_else(environment).unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+}
+
+/// Reads and checks a configuration file, with passwords from the environment and from password files.
+///
+/// # Errors
+/// Everything that is wrong with it, in one run.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let in_file = |mut problems: Problems| {
+        problems.file = Some(path.to_owned());
+        problems
+    };
+    let (text, open_to_others) = file_text(path).map_err(|expected| in_file(Problems::from(expected)))?;
+    let around = read::Around { env: &|name| std::env::var(name).ok(), open_to_others };
+    let mut loaded = parse_around(&text, &around).map_err(in_file)?;
+    loaded.file = Some(path.to_owned());
+    Ok(loaded)
+}
+
+/// Checks the text of a configuration file. Apart from password files it reads nothing; `env` is the environment.
+///
+/// # Errors
+/// Everything that is wrong with it, in one run.
+pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    parse_around(text, &read::Around { env, open_to_others: false })
+}
+
+fn parse_around(text: &str, around: &read::Around<'_>) -> Result<Loaded, Problems> {
+    let (settings, errors, warnings) = read::read(text, around);
+    if errors.is_empty() {
+        return Ok(Loaded { settings, warnings, file: None });
+    }
+    Err(Problems { file: None, errors, warnings })
+}
+
+/// The text of the file, and whether everybody can read it.
+fn file_text(path: &Path) -> Result<(String, bool), String> {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    // Asked before opening: opening a FIFO would wait for a writer.
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("is not a file, name one with -C or CTA_OPS_CONFIG".to_owned());
+    }
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mode = file.metadata().map_err(cannot)?.mode();
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(format!("is longer than {LONGEST} bytes, is it the right file?"));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|error| format!("is not UTF-8 text, the first {} bytes are", error.utf8_error().valid_up_to()))?;
+    Ok((text, passwords::open_to_others(mode)))
+}
+
+impl Settings {
+    /// The pool that a tape of this priority goes to in the end: the priority's prefix and what `lib_to_pool_map` says
+    /// for its library and media type; without a map the prefix, `_`, and the media type.
+    ///
+    /// # Errors
+    /// What is missing, and where to add it.
+    pub fn destination_pool(&self, priority: i16, logical_library: &str, media_type: &str) -> Result<String, String> {
+        let Some(entry) = self.priorities.by_number.get(&priority) else {
+            let numbers: Vec<String> = self.priorities.by_number.keys().map(ToString::to_string).collect();
+            return Err(format!("priority {priority} is not in the configuration, which has {}", numbers.join(", ")));
+        };
+        let prefix = &entry.default_dst_pool_prefix;
+        let Some(map) = &self.lib_to_pool_map else { return Ok(format!("{prefix}_{media_type}")) };
+        let missing = |what: &str| {
+            Err(format!(
+                "no destination pool for logical library '{}' and media type '{}': {what} is missing in \
+                 lib_to_pool_map of the configuration",
+                problem::escaped(logical_library),
+                problem::escaped(media_type)
+            ))
+        };
+        let Some(media) = map.get(logical_library) else { return missing("the library") };
+        let Some(suffix) = media.get(media_type) else { return missing("the media type of this library") };
+        Ok(format!("{prefix}{suffix}"))
+    }
+
+    /// Where the listing of a tape's files goes: `existing_files_on_tape` with the date (`2026-01-31`) and the VID.
+    pub fn listing_path(&self, vid: &Vid, date: chrono::NaiveDate) -> PathBuf {
+        let date = date.format("%Y-%m-%d").to_string();
+        PathBuf::from(self.listing.existing_files_on_tape.replace("$DATE", &date).replace("$TAPE", vid.as_str()))
+    }
+}
 
 /// Everything the programs read from the configuration, with units and ranges resolved.
 #[derive(Debug, Clone, PartialEq)]
