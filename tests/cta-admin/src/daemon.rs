@@ -256,7 +256,8 @@ fn move_files(world: &mut World, i: usize, until: u64, clock: &Clock, done: &mut
         request.elapsed_ms = (elapsed_before + until.saturating_sub(from)).min(running);
         let movable = request.to_retrieve - request.will_fail_retrieve - request.will_fail_archive;
         let mut goal = share(movable, request.elapsed_ms, running);
-        let limit = [tape.plan.stall_after, tape.plan.disable_after, tape.plan.vanish_after].into_iter().flatten().min();
+        let limit =
+            [tape.plan.stall_after, tape.plan.disable_after, tape.plan.vanish_after].into_iter().flatten().min();
         let limited = limit.is_some_and(|limit| goal >= limit.min(movable));
         goal = limit.map_or(goal, |limit| goal.min(limit));
         let at = |files: u64| (from + at_share(files, movable, running).saturating_sub(elapsed_before)).min(until);
@@ -330,8 +331,9 @@ fn move_one(world: &mut World, tape: &mut Tape, request: &mut Request, time: u64
     let Some(pool) = route(world, &first.class, first.copy).map(str::to_owned) else { return false };
     let media = &world.media;
     let room = |target: &Tape| media.get(&target.media).copied().unwrap_or(0).saturating_sub(target.occupancy);
-    let writable =
-        |target: &Tape| target.pool == pool && target.state == TapeState::Active && !target.full && room(target) >= first.size;
+    let writable = |target: &Tape| {
+        target.pool == pool && target.state == TapeState::Active && !target.full && room(target) >= first.size
+    };
     let Some((target_vid, target)) = world.tapes.iter_mut().find(|(_, target)| writable(target)) else { return false };
     let file = Run { count: 1, ..first.clone() };
     target.append(&file);

@@ -225,9 +225,7 @@ impl Desk<'_> {
             "--mediatype" if keyset == Keyset::Head && !tape.files.is_empty() => {
                 return Err(user(format!("Unable to modify media type of tape {vid} because it contains files")));
             }
-            "--encryptionkeyname"
-                if keyset == Keyset::Head && !(tape.files.is_empty() && tape.recycled.is_empty()) =>
-            {
+            "--encryptionkeyname" if keyset == Keyset::Head && !(tape.files.is_empty() && tape.recycled.is_empty()) => {
                 return Err(user("ERROR: forbidden to set an encryption key on a non empty tape."));
             }
             "--mediatype" => tape.media = value.into(),
@@ -798,9 +796,8 @@ impl TapeFilter {
             filter.is_none_or(|filter| filter == value)
         }
         let holds = |ids: &Vec<u64>| {
-            let in_run = |id: &u64| {
-                tape.files.iter().any(|run| (run.archive_id..run.archive_id + run.count).contains(id))
-            };
+            let in_run =
+                |id: &u64| tape.files.iter().any(|run| (run.archive_id..run.archive_id + run.count).contains(id));
             ids.iter().any(in_run)
         };
         is(self.vid.as_ref(), vid)

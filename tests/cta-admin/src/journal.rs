@@ -129,6 +129,24 @@ pub struct Entry {
     pub note: String,
 }
 
+impl Entry {
+    /// The arguments without the global options: what was asked for, whatever the framing and the front end.
+    pub fn words(&self) -> &[String] {
+        let mut words = self.argv.as_slice();
+        if let [first, rest @ ..] = words
+            && (first == "--json" || first == "--jsonl")
+        {
+            words = rest;
+        }
+        if let [first, _, rest @ ..] = words
+            && first == "--config"
+        {
+            words = rest;
+        }
+        words
+    }
+}
+
 pub(crate) fn append(dir: &Path, entries: &[Entry]) -> Result<()> {
     let mut text = Vec::new();
     for entry in entries {

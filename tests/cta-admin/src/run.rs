@@ -59,13 +59,8 @@ struct Invocation<'a> {
 fn invocation(dir: &Path, argv: &[String]) -> Result<u8> {
     let started = now_us();
     let pid = std::process::id();
-    let mut start = Entry {
-        at_us: started,
-        id: format!("{started}-{pid}"),
-        pid,
-        argv: argv.to_vec(),
-        ..Entry::default()
-    };
+    let mut start =
+        Entry { at_us: started, id: format!("{started}-{pid}"), pid, argv: argv.to_vec(), ..Entry::default() };
     let mut session = Session::open(dir)?;
     let line = match cli::parse(argv, session.world.keyset) {
         Ok(line) => line,
@@ -104,8 +99,7 @@ fn usage(dir: &Path, start: Entry, text: &str) -> Result<u8> {
 fn take_order(session: &Session, start: &Entry, argv: &[String]) -> Result<Option<Order>> {
     let mut list = session.orders()?;
     let before = list.clone();
-    let call =
-        Matched { command: &start.command, vid: start.vid.as_deref(), frontend: &start.frontend, argv };
+    let call = Matched { command: &start.command, vid: start.vid.as_deref(), frontend: &start.frontend, argv };
     let taken = orders::take(&mut list, &call);
     if list != before {
         session.set_orders(&list)?;
@@ -186,8 +180,9 @@ impl Invocation<'_> {
                 self.end(1, b"", text, Effect::None)
             }
             Action::Exit2(text) => {
-                session.commit()?;
-                let empty: &[u8] = if self.line.format == Format::Json { b"[]\n" } else { b"" };
+                let world = session.commit()?;
+                let array = self.line.format == Format::Json && world.transport == Transport::Xrootd;
+                let empty: &[u8] = if array { b"[]\n" } else { b"" };
                 self.end(2, empty, text, Effect::None)
             }
             Action::Text(text) => {
@@ -636,9 +631,8 @@ fn set(dir: &Path, key: &str, json: &str) -> Result<()> {
 fn summary(dir: &Path) -> Result<()> {
     let world = World::load(dir)?;
     let entries = journal::journal(dir)?;
-    let begun = |changing: bool| {
-        entries.iter().filter(|entry| entry.kind == Kind::Begin && entry.changing == changing).count()
-    };
+    let begun =
+        |changing: bool| entries.iter().filter(|entry| entry.kind == Kind::Begin && entry.changing == changing).count();
     let text = serde_json::json!({
         "tapes": world.tapes.len(), "requests": world.requests.len(), "activeRequests": world.active_requests(),
         "mostActiveRequests": world.max_active, "changingCommands": begun(true), "queries": begun(false),

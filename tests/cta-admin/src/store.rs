@@ -144,8 +144,11 @@ impl World {
         ensure!(!dir.join("world.json").exists(), "{} already holds a world", dir.display());
         for frontend in &self.frontends {
             let path = config_path(dir, &frontend.name);
-            std::fs::write(&path, format!("# simulated front end '{}'\ncta.endpoint {}\n", frontend.name, frontend.endpoint))
-                .with_context(|| format!("writing {}", path.display()))?;
+            std::fs::write(
+                &path,
+                format!("# simulated front end '{}'\ncta.endpoint {}\n", frontend.name, frontend.endpoint),
+            )
+            .with_context(|| format!("writing {}", path.display()))?;
         }
         let mut world = self.clone();
         world.created_us = now_us();

@@ -719,8 +719,7 @@ impl World {
             world.routes.push(Route { class: class.into(), copy: 1, repack: false, pool: format!("pool_{class}") });
         }
         for suffix in ["IBM1L8", "IBM1L9", "IBM2L8", "IBM2L9"] {
-            world =
-                world.with_pool(&format!("tolabel_{suffix}"), "ops").with_pool(&format!("erase_{suffix}"), "ops");
+            world = world.with_pool(&format!("tolabel_{suffix}"), "ops").with_pool(&format!("erase_{suffix}"), "ops");
         }
         world = world.with_pool("quarantine", "ops");
         world.policies.insert("repack_low_priority".into(), MountPolicy { priority: 1, min_age: 3600 });
