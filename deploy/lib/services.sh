@@ -62,8 +62,8 @@ process_spawn() {
   (
     # The traps of the script are not for this process.
     trap - EXIT INT TERM HUP
-    start=$(process_start_time "$BASHPID")
-    echo "$name $BASHPID $start $signal" >>"$dir/processes"
+    me=$BASHPID # taken here: in a command substitution it would be another
+    echo "$name $me $(process_start_time "$me") $signal" >>"$dir/processes"
     # services_stop makes this file before it reads the list: either it has read our line, or we see the file.
     if [[ -e $dir/stopping ]]; then exit 143; fi
     # A session of its own: Ctrl-C in the terminal is for the script alone, and its group is everything it starts.
@@ -84,8 +84,8 @@ process_end() {
       echo "services: $name (pid $pid) did not end on SIG$signal within 20 seconds, killing it" >&2
       break
     fi
-    # PostgreSQL does not hear SIGINT before it is far enough. A second SIGTERM would mean something else to our own programs.
-    if [[ $signal == INT ]] && ((tries % 10 == 0)); then kill -s INT "$pid" 2>/dev/null || true; fi
+    # Servers do not hear the signal before they are far enough. To our own programs a second one would mean something else.
+    if [[ $(services_group "$name") == servers ]] && ((tries % 10 == 0)); then kill -s "$signal" "$pid" 2>/dev/null || true; fi
     sleep 0.1
   done
   kill -s KILL -- "-$pid" 2>/dev/null || true
@@ -217,8 +217,10 @@ disk_free_limit.absolute = 50MB
 management.tcp.ip = 127.0.0.1
 management.tcp.port = $MGMT_PORT
 END
-  # epmd of our own and in the foreground: the one a node starts by itself outlives everything.
+  # epmd of our own and in the foreground: the one a node starts by itself outlives everything, so nodes are also told not to.
   process_spawn "$dir" epmd TERM env HOME="$home" epmd -port "$services_epmd_port" -address 127.0.0.1
+  local tries=50
+  while ((tries-- > 0)) && ! services_epmd_answers "$dir"; do sleep 0.1; done
 
   # The script of the library directory: the one in /usr/sbin changes user and drops the environment. RUNNING_UNDER_SYSTEMD makes it
   # become the VM, so that our child is the broker itself.
@@ -231,8 +233,14 @@ END
     RABBITMQ_CONF_ENV_FILE="$home/env.conf" \
     ERL_EPMD_PORT="$services_epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP_SECONDS=0 \
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \
-    RUNNING_UNDER_SYSTEMD=true \
+    ERL_AFLAGS='-start_epmd false' RUNNING_UNDER_SYSTEMD=true \
     /usr/lib/rabbitmq/bin/rabbitmq-server
+}
+
+services_epmd_answers() {
+  local dir=$1 pid
+  read -r pid _ <<<"$(process_line "$dir" epmd)"
+  port_is_owned "$services_epmd_port" "$pid"
 }
 
 # The log line and the pid file come at other times: only a broker that answers a handshake is ready. A frame begins with byte 1.
