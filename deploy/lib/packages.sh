@@ -89,8 +89,10 @@ packages_restore() {
     mv -f "$packages_policy_before" "$packages_policy"
   fi
   if packages_is_ours "$packages_cluster_conf"; then
-    # The package leaves its own file away where it finds ours: put there what it would have installed.
-    if [[ -f /usr/share/postgresql-common/createcluster.conf ]]; then
+    # Where it finds ours, the package puts its own file beside it, or leaves it away: put there what it would have installed.
+    if [[ -f $packages_cluster_conf.ucf-dist ]]; then
+      mv -f "$packages_cluster_conf.ucf-dist" "$packages_cluster_conf"
+    elif [[ -f /usr/share/postgresql-common/createcluster.conf ]]; then
       cp /usr/share/postgresql-common/createcluster.conf "$packages_cluster_conf"
     else
       rm -f "$packages_cluster_conf"
