@@ -69,6 +69,7 @@ packages_cluster_conf=/etc/postgresql-common/createcluster.conf
 packages_mark='# temporary: written by cta-ops-repack'
 packages_units=(rabbitmq-server.service epmd.service epmd.socket)
 packages_units_before=()
+packages_log=
 
 packages_is_ours() {
   [[ -f $1 ]] && grep -qF "$packages_mark" "$1"
@@ -76,9 +77,8 @@ packages_is_ours() {
 
 packages_enabled_units() {
   local unit
-  if ! command -v systemctl >/dev/null; then return 0; fi
   for unit in "${packages_units[@]}"; do
-    if systemctl is-enabled --quiet "$unit" 2>/dev/null; then echo "$unit"; fi
+    if compgen -G "/etc/systemd/system/*.wants/$unit" >/dev/null; then echo "$unit"; fi
   done
 }
 
@@ -107,7 +107,8 @@ packages_disable_new_units() {
   for unit in $(packages_enabled_units); do
     if [[ " ${packages_units_before[*]} " != *" $unit "* ]]; then
       echo "packages: disabling $unit, which has just been installed: only private servers are used"
-      systemctl disable --quiet "$unit" || true
+      # As the package itself would: this also works where systemd is not (yet) there.
+      deb-systemd-helper disable "$unit" >/dev/null || true
     fi
   done
 }
@@ -115,6 +116,7 @@ packages_disable_new_units() {
 packages_on_exit() {
   local status=$?
   trap '' INT TERM HUP
+  rm -f "$packages_log"
   packages_disable_new_units
   packages_restore
   exit "$status"
@@ -125,6 +127,7 @@ packages_install() {
     echo "error: to be run as root" >&2
     exit 2
   fi
+  mkdir -p /run/lock
   # One at a time, so that what is found marked as ours below is left over, not in use.
   exec {packages_lock}>/run/lock/cta-ops-repack-packages
   flock "$packages_lock"
@@ -146,13 +149,26 @@ packages_install() {
     printf '%s\n' "$packages_mark" 'create_main_cluster = false' >"$packages_cluster_conf"
   fi
 
-  export DEBIAN_FRONTEND=noninteractive
+  # Services that needrestart would restart afterwards are services we never meant to touch.
+  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+  local apt=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Use-Pty=0) wanted
+  packages_log=$(mktemp)
   echo "packages: apt-get update"
-  apt-get update -qq
-  echo "packages: apt-get install $*"
-  # Services restarted by needrestart after an install would be services we never meant to touch.
-  NEEDRESTART_SUSPEND=1 apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
-  echo "packages: installed: $*"
+  packages_run "${apt[@]}" update
+  wanted=$("${apt[@]}" install --no-install-recommends --simulate "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p' | sort | tr '\n' ' ')
+  echo "packages: apt-get install $* (takes a minute or two)"
+  echo "packages: with what they need, these are: $wanted" | fold -s -w 120
+  packages_run "${apt[@]}" install -y --no-install-recommends "$@"
+  echo "packages: installed"
+}
+
+# Runs a command that says much, and shows what it said only if it fails.
+packages_run() {
+  if ! "$@" >"$packages_log" 2>&1 </dev/null; then
+    tail -n 30 "$packages_log"
+    echo "error: failed: $*"
+    exit 1
+  fi
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
