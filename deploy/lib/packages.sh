@@ -107,8 +107,8 @@ packages_disable_new_units() {
   for unit in $(packages_enabled_units); do
     if [[ " ${packages_units_before[*]} " != *" $unit "* ]]; then
       echo "packages: disabling $unit, which has just been installed: only private servers are used"
-      # As the package itself would: this also works where systemd is not (yet) there.
-      deb-systemd-helper disable "$unit" >/dev/null || true
+      # As a package's own script would: this also works where systemd is not there (yet).
+      DPKG_MAINTSCRIPT_PACKAGE=${unit%.*} deb-systemd-helper disable "$unit" >/dev/null || true
     fi
   done
 }
