@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::broker::{BrokerError, Consumer, Delivery, Link, PublishError, Publisher, Source, Task, Topology};
 use common::settings::{self, Secret};
+use journeys::proxy::Proxy;
 use journeys::services::{Services, TestVhost};
 use lapin::options::{BasicGetOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -58,6 +59,14 @@ async fn holds(vhost: &TestVhost, queue: &str, expected: u32) -> bool {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     false
+}
+
+/// The broker of this virtual host behind a proxy, `query` at the end of its url.
+async fn behind_a_proxy(vhost: &TestVhost, query: &str) -> (Proxy, settings::Broker) {
+    let proxy = Proxy::to(&vhost.address()).await;
+    let broker = vhost.broker();
+    let url = format!("{}{query}", broker.url.replace(&vhost.address(), &proxy.address()));
+    (proxy, settings::Broker { url, ..broker })
 }
 
 /// A plain client: what an operator or another program does to the queues.
@@ -269,12 +278,39 @@ async fn a_publish_given_up_half_way_does_not_lend_its_answer_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_publish_that_is_not_answered_in_time_is_unknown_never_ok() {
+async fn a_publish_that_is_not_answered_in_time_is_unknown_and_may_be_there_nevertheless() {
     let (vhost, _) = declared().await;
-    let publisher = publisher(&vhost).await.with_limit(Duration::ZERO);
-    let error = publisher.publish(&task(1)).await.unwrap_err();
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let publisher = Publisher::connect(&broker, APP, 1).await.unwrap().with_limit(Duration::from_millis(300));
+    publisher.publish(&task(1)).await.unwrap();
+    proxy.freeze_answers();
+    let error = publisher.publish(&task(2)).await.unwrap_err();
     assert!(matches!(error, PublishError::Unknown(_)), "{error:?}");
     assert!(publisher.is_broken());
+    assert!(holds(&vhost, "test.v1.stage.start", 2).await, "only the confirm was lost");
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_noticed_by_its_heartbeat() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "?heartbeat=1").await;
+    let mut consumer = Consumer::connect(&broker, &topology(), &["start".to_owned()], 1, APP).await.unwrap();
+    proxy.freeze();
+    let error = next(&mut consumer).await.unwrap_err();
+    assert!(matches!(error, BrokerError::Lost { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_over_a_silent_connection_does_not_wait_for_ever() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let link = Link::connect(&broker, APP).await.unwrap();
+    proxy.freeze();
+    let asked = tokio::time::timeout(SOON, link.depth("test.v1.stage.start")).await.expect("a limit of its own");
+    assert!(matches!(asked, Err(BrokerError::Lost { .. })), "{asked:?}");
+    // Nor does a connect, where the far end accepts and says nothing.
+    let connected = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("a limit of its own");
+    assert!(matches!(connected, Err(BrokerError::Lost { .. })), "{connected:?}");
 }
 
 #[tokio::test]
@@ -433,12 +469,20 @@ async fn the_depth_of_a_queue_is_exact_and_a_missing_one_is_no_error() {
 async fn connections_and_consumers_say_whose_they_are() {
     let (vhost, _) = declared().await;
     let _consumer = consumer(&vhost, 1).await;
-    let (_, consumers) = vhost.api("GET", &format!("/api/consumers/{}", vhost.name()), None).unwrap();
-    let tags: BTreeSet<&str> =
-        consumers.as_array().unwrap().iter().filter_map(|c| c["consumer_tag"].as_str()).collect();
-    let pid = std::process::id();
-    for label in ["start", "dead"] {
-        assert!(tags.iter().any(|tag| tag.ends_with(&format!(":{pid}:{label}"))), "{tags:?}");
+    let expected = ["start", "dead"].map(|label| format!(":{}:{label}", std::process::id()));
+    let mut tags = Vec::new();
+    // The management plugin lists consumers some seconds late.
+    for _ in 0..200 {
+        let (_, consumers) = vhost.api("GET", &format!("/api/consumers/{}", vhost.name()), None).unwrap();
+        let listed = consumers.as_array().unwrap().iter();
+        tags = listed.filter_map(|consumer| consumer["consumer_tag"].as_str().map(str::to_owned)).collect();
+        if tags.len() == expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for end in expected {
+        assert!(tags.iter().any(|tag| tag.ends_with(&end)), "{tags:?} has none with {end}");
     }
     assert_eq!(vhost.cut_connections(&format!("{APP}@")), 1);
 }
