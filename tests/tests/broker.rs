@@ -1,4 +1,5 @@
 //! The broker module against a real RabbitMQ.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does, by a panic")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -308,9 +309,32 @@ async fn an_answer_over_a_silent_connection_does_not_wait_for_ever() {
     proxy.freeze();
     let asked = tokio::time::timeout(SOON, link.depth("test.v1.stage.start")).await.expect("a limit of its own");
     assert!(matches!(asked, Err(BrokerError::Lost { .. })), "{asked:?}");
-    // Nor does a connect, where the far end accepts and says nothing.
+}
+
+#[tokio::test]
+async fn a_connect_to_a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
+    let vhost = Services::get().fresh_vhost();
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    proxy.freeze();
     let connected = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("a limit of its own");
     assert!(matches!(connected, Err(BrokerError::Lost { .. })), "{connected:?}");
+    // A broker that hangs for days must not collect a thread for every attempt.
+    assert_eq!(client_threads_once_quiet().await, 0);
+}
+
+/// Threads of the client library in this process, asked until there are none or for long enough. (Every test has a process of its own.)
+async fn client_threads_once_quiet() -> usize {
+    let mut left = 0;
+    for _ in 0..100 {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        left = names.filter(|name| name.trim() == "lapin-io-loop").count();
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    left
 }
 
 #[tokio::test]
