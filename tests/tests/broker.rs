@@ -70,6 +70,15 @@ async fn behind_a_proxy(vhost: &TestVhost, query: &str) -> (Proxy, settings::Bro
     (proxy, settings::Broker { url, ..broker })
 }
 
+/// Settings for a broker that is not one.
+fn broker_at(address: std::net::SocketAddr) -> settings::Broker {
+    settings::Broker {
+        url: format!("amqp://user@{address}/v"),
+        password: Some(Secret::new("geheim")),
+        prefix: "test".into(),
+    }
+}
+
 /// A plain client: what an operator or another program does to the queues.
 async fn foreign(vhost: &TestVhost) -> (Connection, Channel) {
     let broker = vhost.broker();
@@ -274,8 +283,22 @@ async fn a_publish_given_up_half_way_does_not_lend_its_answer_to_the_next() {
         let mut publishing = Box::pin(publisher.publish(&task));
         assert!(std::future::Future::poll(publishing.as_mut(), &mut context).is_pending());
     }
+    assert!(publisher.is_broken());
     let error = publisher.publish(&task(2)).await.unwrap_err();
     assert!(matches!(error, PublishError::Closed(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_channel_are_told_when_the_publisher_breaks() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let publisher = Publisher::connect(&broker, APP, 1).await.unwrap().with_limit(Duration::from_millis(300));
+    proxy.freeze();
+    let (one, two) = (task(1), task(2));
+    let both = async { tokio::join!(publisher.publish(&one), publisher.publish(&two)) };
+    let (first, second) = tokio::time::timeout(SOON, both).await.expect("nobody waits for ever");
+    assert!(matches!(first, Err(PublishError::Unknown(_))), "{first:?}");
+    assert!(matches!(second, Err(PublishError::Closed(_))), "{second:?}");
 }
 
 #[tokio::test]
@@ -313,9 +336,9 @@ async fn an_answer_over_a_silent_connection_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_connect_to_a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
-    let vhost = Services::get().fresh_vhost();
-    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
-    proxy.freeze();
+    // The kernel accepts for a process that does not, as for a broker that is stopped.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = broker_at(listener.local_addr().unwrap());
     let connected = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("a limit of its own");
     assert!(matches!(connected, Err(BrokerError::Lost { .. })), "{connected:?}");
     // A broker that hangs for days must not collect a thread for every attempt.
@@ -572,11 +595,7 @@ async fn a_broker_that_is_not_there_is_an_outage_and_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let broker = settings::Broker {
-        url: format!("amqp://user@{address}/v"),
-        password: Some(Secret::new("geheim")),
-        prefix: "test".into(),
-    };
+    let broker = broker_at(address);
     let error = Link::connect(&broker, APP).await.unwrap_err();
     assert!(matches!(error, BrokerError::Lost { .. }) && !error.is_final(), "{error:?}");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
