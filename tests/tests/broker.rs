@@ -600,3 +600,13 @@ async fn a_broker_that_is_not_there_is_an_outage_and_named() {
     assert!(matches!(error, BrokerError::Lost { .. }) && !error.is_final(), "{error:?}");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn tls_where_the_broker_speaks_none_is_an_error_not_a_panic() {
+    let vhost = Services::get().fresh_vhost();
+    let broker = vhost.broker();
+    let broker = settings::Broker { url: broker.url.replace("amqp://", "amqps://"), ..broker };
+    let error = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("an answer soon").unwrap_err();
+    assert!(matches!(error, BrokerError::Lost { .. }), "{error:?}");
+    assert!(error.to_string().contains(&vhost.address()), "{error}");
+}
