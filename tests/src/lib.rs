@@ -1,3 +1,4 @@
 //! The harness of the journeys.
 
+pub mod proxy;
 pub mod services;

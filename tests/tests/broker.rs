@@ -1,4 +1,5 @@
 //! The broker module against a real RabbitMQ.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does, by a panic")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use common::broker::{BrokerError, Consumer, Delivery, Link, PublishError, Publisher, Source, Task, Topology};
 use common::settings::{self, Secret};
+use journeys::proxy::Proxy;
 use journeys::services::{Services, TestVhost};
 use lapin::options::{BasicGetOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -58,6 +60,23 @@ async fn holds(vhost: &TestVhost, queue: &str, expected: u32) -> bool {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     false
+}
+
+/// The broker of this virtual host behind a proxy, `query` at the end of its url.
+async fn behind_a_proxy(vhost: &TestVhost, query: &str) -> (Proxy, settings::Broker) {
+    let proxy = Proxy::to(&vhost.address()).await;
+    let broker = vhost.broker();
+    let url = format!("{}{query}", broker.url.replace(&vhost.address(), &proxy.address()));
+    (proxy, settings::Broker { url, ..broker })
+}
+
+/// Settings for a broker that is not one.
+fn broker_at(address: std::net::SocketAddr) -> settings::Broker {
+    settings::Broker {
+        url: format!("amqp://user@{address}/v"),
+        password: Some(Secret::new("geheim")),
+        prefix: "test".into(),
+    }
 }
 
 /// A plain client: what an operator or another program does to the queues.
@@ -264,17 +283,81 @@ async fn a_publish_given_up_half_way_does_not_lend_its_answer_to_the_next() {
         let mut publishing = Box::pin(publisher.publish(&task));
         assert!(std::future::Future::poll(publishing.as_mut(), &mut context).is_pending());
     }
+    assert!(publisher.is_broken());
     let error = publisher.publish(&task(2)).await.unwrap_err();
     assert!(matches!(error, PublishError::Closed(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_publish_that_is_not_answered_in_time_is_unknown_never_ok() {
+async fn those_who_wait_for_a_channel_are_told_when_the_publisher_breaks() {
     let (vhost, _) = declared().await;
-    let publisher = publisher(&vhost).await.with_limit(Duration::ZERO);
-    let error = publisher.publish(&task(1)).await.unwrap_err();
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let publisher = Publisher::connect(&broker, APP, 1).await.unwrap().with_limit(Duration::from_millis(300));
+    proxy.freeze();
+    let (one, two) = (task(1), task(2));
+    let both = async { tokio::join!(publisher.publish(&one), publisher.publish(&two)) };
+    let (first, second) = tokio::time::timeout(SOON, both).await.expect("nobody waits for ever");
+    assert!(matches!(first, Err(PublishError::Unknown(_))), "{first:?}");
+    assert!(matches!(second, Err(PublishError::Closed(_))), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_publish_that_is_not_answered_in_time_is_unknown_and_may_be_there_nevertheless() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let publisher = Publisher::connect(&broker, APP, 1).await.unwrap().with_limit(Duration::from_millis(300));
+    publisher.publish(&task(1)).await.unwrap();
+    proxy.freeze_answers();
+    let error = publisher.publish(&task(2)).await.unwrap_err();
     assert!(matches!(error, PublishError::Unknown(_)), "{error:?}");
     assert!(publisher.is_broken());
+    assert!(holds(&vhost, "test.v1.stage.start", 2).await, "only the confirm was lost");
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_noticed_by_its_heartbeat() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "?heartbeat=1").await;
+    let mut consumer = Consumer::connect(&broker, &topology(), &["start".to_owned()], 1, APP).await.unwrap();
+    proxy.freeze();
+    let error = next(&mut consumer).await.unwrap_err();
+    assert!(matches!(error, BrokerError::Lost { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_over_a_silent_connection_does_not_wait_for_ever() {
+    let (vhost, _) = declared().await;
+    let (proxy, broker) = behind_a_proxy(&vhost, "").await;
+    let link = Link::connect(&broker, APP).await.unwrap();
+    proxy.freeze();
+    let asked = tokio::time::timeout(SOON, link.depth("test.v1.stage.start")).await.expect("a limit of its own");
+    assert!(matches!(asked, Err(BrokerError::Lost { .. })), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_connect_to_a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
+    // The kernel accepts for a process that does not, as for a broker that is stopped.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = broker_at(listener.local_addr().unwrap());
+    let connected = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("a limit of its own");
+    assert!(matches!(connected, Err(BrokerError::Lost { .. })), "{connected:?}");
+    // A broker that hangs for days must not collect a thread for every attempt.
+    assert_eq!(client_threads_once_quiet().await, 0);
+}
+
+/// Threads of the client library in this process, asked until there are none or for long enough. (Every test has a process of its own.)
+async fn client_threads_once_quiet() -> usize {
+    let mut left = 0;
+    for _ in 0..100 {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        left = names.filter(|name| name.trim() == "lapin-io-loop").count();
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    left
 }
 
 #[tokio::test]
@@ -433,12 +516,20 @@ async fn the_depth_of_a_queue_is_exact_and_a_missing_one_is_no_error() {
 async fn connections_and_consumers_say_whose_they_are() {
     let (vhost, _) = declared().await;
     let _consumer = consumer(&vhost, 1).await;
-    let (_, consumers) = vhost.api("GET", &format!("/api/consumers/{}", vhost.name()), None).unwrap();
-    let tags: BTreeSet<&str> =
-        consumers.as_array().unwrap().iter().filter_map(|c| c["consumer_tag"].as_str()).collect();
-    let pid = std::process::id();
-    for label in ["start", "dead"] {
-        assert!(tags.iter().any(|tag| tag.ends_with(&format!(":{pid}:{label}"))), "{tags:?}");
+    let expected = ["start", "dead"].map(|label| format!(":{}:{label}", std::process::id()));
+    let mut tags = Vec::new();
+    // The management plugin lists consumers some seconds late.
+    for _ in 0..200 {
+        let (_, consumers) = vhost.api("GET", &format!("/api/consumers/{}", vhost.name()), None).unwrap();
+        let listed = consumers.as_array().unwrap().iter();
+        tags = listed.filter_map(|consumer| consumer["consumer_tag"].as_str().map(str::to_owned)).collect();
+        if tags.len() == expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for end in expected {
+        assert!(tags.iter().any(|tag| tag.ends_with(&end)), "{tags:?} has none with {end}");
     }
     assert_eq!(vhost.cut_connections(&format!("{APP}@")), 1);
 }
@@ -504,12 +595,18 @@ async fn a_broker_that_is_not_there_is_an_outage_and_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let broker = settings::Broker {
-        url: format!("amqp://user@{address}/v"),
-        password: Some(Secret::new("geheim")),
-        prefix: "test".into(),
-    };
+    let broker = broker_at(address);
     let error = Link::connect(&broker, APP).await.unwrap_err();
     assert!(matches!(error, BrokerError::Lost { .. }) && !error.is_final(), "{error:?}");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn tls_where_the_broker_speaks_none_is_an_error_not_a_panic() {
+    let vhost = Services::get().fresh_vhost();
+    let broker = vhost.broker();
+    let broker = settings::Broker { url: broker.url.replace("amqp://", "amqps://"), ..broker };
+    let error = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("an answer soon").unwrap_err();
+    assert!(matches!(error, BrokerError::Lost { .. }), "{error:?}");
+    assert!(error.to_string().contains(&vhost.address()), "{error}");
 }

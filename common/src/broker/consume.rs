@@ -37,8 +37,10 @@ pub struct Consumer {
 /// silently drop out of the merged one.
 enum Arrival {
     Delivery(Box<Delivery>),
-    Failed(Source, lapin::Error),
-    Ended(Source),
+    /// The queue, and why.
+    Failed(String, lapin::Error),
+    /// The queue.
+    Ended(String),
 }
 
 /// Which queue a delivery came from.
@@ -192,12 +194,8 @@ impl Consumer {
         }
         match arrived {
             Some(Arrival::Delivery(delivery)) => Ok(*delivery),
-            Some(Arrival::Failed(source, error)) => {
-                Err(self.link.error(&error, &format!("consuming the {} queue", source.label())))
-            }
-            Some(Arrival::Ended(source)) => {
-                Err(BrokerError::Ended { queue: source.label().to_owned(), at: self.at().to_owned() })
-            }
+            Some(Arrival::Failed(queue, error)) => Err(self.link.error(&error, &format!("consuming queue '{queue}'"))),
+            Some(Arrival::Ended(queue)) => Err(BrokerError::Ended { queue, at: self.at().to_owned() }),
             None => Err(BrokerError::Lost {
                 doing: "consuming".to_owned(),
                 at: self.at().to_owned(),
@@ -261,11 +259,11 @@ fn arrivals(
     queue: String,
     at: String,
 ) -> BoxStream<'static, Arrival> {
-    let end = stream::once(std::future::ready(Arrival::Ended(source.clone())));
+    let end = stream::once(std::future::ready(Arrival::Ended(queue.clone())));
     stream
         .map(move |arrived| match arrived {
             Ok(delivery) => Arrival::Delivery(Box::new(Delivery::new(delivery, source.clone(), &queue, &at))),
-            Err(error) => Arrival::Failed(source.clone(), error),
+            Err(error) => Arrival::Failed(queue.clone(), error),
         })
         .chain(end)
         .boxed()

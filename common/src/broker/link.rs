@@ -1,12 +1,16 @@
 //! One connection to the broker, and what all its uses share: limits on every wait, and errors that say where.
 
 use std::future::Future;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::QueueDeclareOptions;
+use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::types::{FieldTable, ShortString};
-use lapin::uri::{AMQPUri, SASLMechanism};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -49,9 +53,13 @@ impl Link {
         crate::tls::install();
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         // No automatic recovery: it can leave a connection that looks healthy and delivers nothing.
-        let connection = match tokio::time::timeout(PATIENCE, Connection::connect_uri(uri, properties)).await {
+        let line = Arc::new(Mutex::new(None));
+        let connection = match tokio::time::timeout(PATIENCE, open(uri, properties, Arc::clone(&line))).await {
             Ok(connected) => connected.map_err(|error| BrokerError::from_lapin(&error, doing, &at))?,
-            Err(_) => return Err(BrokerError::late(doing, &at, PATIENCE)),
+            Err(_) => {
+                hang_up(&line);
+                return Err(BrokerError::late(doing, &at, PATIENCE));
+            }
         };
         let watch = watch(&connection, at.clone());
         Ok(Link { connection, at, watch })
@@ -123,6 +131,42 @@ impl std::fmt::Debug for Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.watch.abort();
+    }
+}
+
+/// The socket of a connection under way.
+type Line = Arc<Mutex<Option<TcpStream>>>;
+
+/// Connects as the client library does by itself, but leaves a handle of the socket in `line`.
+async fn open(uri: AMQPUri, properties: ConnectionProperties, line: Line) -> lapin::Result<Connection> {
+    let runtime = lapin::runtime::default_runtime()?;
+    Connection::connector(
+        uri,
+        runtime,
+        async move |uri, runtime| {
+            let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+            let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+            if let AsyncTcpStream::Plain(stream) = &stream {
+                let socket = stream.get_ref().as_fd().try_clone_to_owned()?;
+                *line.lock().unwrap_or_else(PoisonError::into_inner) = Some(TcpStream::from(socket));
+            }
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => Ok(stream.into_tls(host, OwnedTLSConfig::default().as_ref()).await?),
+            }
+        },
+        properties,
+    )
+    .await
+}
+
+/// Closes the socket under the client library, which otherwise goes on waiting for the first word of a broker that accepts and
+/// says nothing, in a thread of its own for each attempt.
+fn hang_up(line: &Line) {
+    if let Some(socket) = line.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // An error says that it is closed already.
+        let _ = socket.shutdown(Shutdown::Both);
     }
 }
 
