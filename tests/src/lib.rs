@@ -1,4 +1,6 @@
 //! The harness of the journeys.
 
+pub mod configuration;
 pub mod proxy;
 pub mod services;
+pub mod site;

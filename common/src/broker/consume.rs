@@ -187,8 +187,8 @@ impl Consumer {
     /// Any error, and any end of any of its queues, ends the whole consumer: drop it, declare, connect again.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
         let mut arrived = self.arriving.next().await;
-        while let Some(Arrival::Ended(source)) = &arrived
-            && self.left.contains(source)
+        while let Some(Arrival::Ended(queue)) = &arrived
+            && self.left.iter().any(|source| source.queue(&self.topology) == *queue)
         {
             arrived = self.arriving.next().await;
         }
