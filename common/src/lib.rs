@@ -7,11 +7,13 @@
 //! | [`task`] | the task row and its law: claim, last check, record, abandon | no |
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
 //! | [`settings`] | the configuration file, checked | reads files |
+//! | [`logging`] | lines for people on stderr, JSON lines in a file | writes files |
 //! | [`cta`] | `cta-admin`: commands as values, replies as types, the process runner | runs programs |
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
 
 pub mod cta;
 pub mod journey;
+pub mod logging;
 pub mod settings;
 pub mod tape;
