@@ -201,6 +201,17 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("x.log")).unwrap(), "d\n");
     }
 
+    #[test]
+    fn a_file_that_another_process_rotated_before_the_lock_was_ours_is_not_rotated_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RotatingFile::new(dir.path().join("x.log"), 10, 2);
+        file.write(b"new\n".to_vec());
+        file.rotate(|size| size > 10).unwrap();
+        assert_eq!(names(dir.path()), ["x.log"]);
+        file.rotate(|size| size > 3).unwrap();
+        assert_eq!(names(dir.path()), ["x.log.1"]);
+    }
+
     /// Each `RotatingFile` has its own descriptors and locks, as each process has.
     #[test]
     fn writers_that_share_a_file_lose_no_line_and_tear_none_while_it_rotates() {
