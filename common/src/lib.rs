@@ -6,19 +6,21 @@
 //! | [`tape`] | the VID and the row as a value | no |
 //! | [`task`] | the task row and its law: claim, last check, record, abandon | no |
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
-//! | [`failpoint`] | where tests break things; nothing in a product build | no |
 //! | [`reason`] | why a tape waits or stopped: the codes | no |
+//! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`settings`] | the configuration file, checked | reads files |
+//! | [`logging`] | lines for people on stderr, JSON lines in a file | writes files |
 //! | [`cta`] | `cta-admin`: commands as values, replies as types, the process runner | runs programs |
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
-//! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`tls`] | the one cryptography provider of the process, and TLS to PostgreSQL | reads files |
+//! | [`failpoint`] | where tests break things; nothing in a product build | no |
 
 pub mod broker;
 pub mod cta;
 pub mod failpoint;
 pub mod journey;
+pub mod logging;
 pub mod reason;
 pub mod retry;
 pub mod settings;

@@ -198,7 +198,7 @@ impl<'a, 'r> Section<'a, 'r> {
                 Kind::Null => None,
                 _ => {
                     let expected = "expected a section, that is: indented lines of 'key: value'";
-                    self.reader.error(Some(found.id), &found.key, shown_at(&found), expected);
+                    self.reader.error(Some(found.id), &found.key, shown(found.node), expected);
                     None
                 }
             })
@@ -302,7 +302,7 @@ impl<'a, 'r> Section<'a, 'r> {
     ) -> T {
         let Some(found) = self.get(name) else { return default };
         convert(found.node).unwrap_or_else(|| {
-            self.reader.error(Some(found.id), &found.key, shown_at(&found), format!("expected {expected}"));
+            self.reader.error(Some(found.id), &found.key, shown(found.node), format!("expected {expected}"));
             default
         })
     }
@@ -315,7 +315,7 @@ impl<'a, 'r> Section<'a, 'r> {
             None => Err("text".to_owned()),
         };
         converted.unwrap_or_else(|expected| {
-            self.reader.error(Some(found.id), &found.key, shown_at(&found), format!("expected {expected}"));
+            self.reader.error(Some(found.id), &found.key, shown(found.node), format!("expected {expected}"));
             default
         })
     }
@@ -404,13 +404,6 @@ impl<'a, 'r> Section<'a, 'r> {
             _ => None,
         })
     }
-}
-
-/// A value as a problem shows it, unless its key tells that it is a secret.
-fn shown_at(found: &Found<'_>) -> String {
-    let name = found.key.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-    let secret = ["pass", "secret", "token"].iter().any(|word| name.contains(word)) && !name.ends_with("_file");
-    if secret { "***".to_owned() } else { shown(found.node) }
 }
 
 /// Text without control characters and with something in it; surrounding blanks do not count.
