@@ -418,12 +418,12 @@ async fn await_guard(mut guard: Child, limit: Duration, patience: Duration) -> A
     };
     let waited = timeout(patience, read).await;
     let said = String::from_utf8_lossy(&said);
-    let mut lines = said.lines();
-    let started = lines.next() == Some(guard::STARTING);
-    let pid = lines.clone().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw);
-    if let Some(report) = lines.find_map(|line| serde_json::from_str::<Report>(line).ok()) {
+    if let Some(report) = said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok()) {
         return answer(report, limit);
     }
+    let mut lines = said.lines();
+    let started = lines.next() == Some(guard::STARTING);
+    let pid = lines.next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw);
     let ended = match waited {
         Ok(Ok(status)) if !started => {
             let how = how_it_ended(status.code(), status.signal());
