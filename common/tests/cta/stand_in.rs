@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -147,10 +148,18 @@ pub fn worker_if_asked() -> Option<ExitCode> {
         timeout: Duration::from_millis(args.next()?.to_str()?.parse().ok()?),
         ..StandIn::empty().settings
     };
-    // Something that nobody below may inherit.
-    let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let _held = hold(settings.program.parent()?);
     println!("{:?}", block_on(Cta::new(&settings).change(&reclaim(), soon())));
     Some(ExitCode::SUCCESS)
+}
+
+/// A socket and a file that nothing we start may inherit. The file holds what the socket is called in `/proc`.
+pub fn hold(directory: &Path) -> (std::net::TcpListener, fs::File) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+    let path = directory.join("held");
+    fs::write(&path, name.to_str().unwrap()).unwrap();
+    (listener, fs::File::open(path).unwrap())
 }
 
 /// What a worker printed.
