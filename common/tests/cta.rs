@@ -4,6 +4,8 @@
 //! that asks for it: the program under test is this one, re-executed as the guard or as a worker that a test kills.
 //! Nothing else has to be built first.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cta {
     pub mod changes;
     pub mod lists;

@@ -322,7 +322,7 @@ mod tests {
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::hash_map(".{0,3}", inner, 0..4).prop_map(|map| Value::from_iter(map)),
+                prop::collection::hash_map(".{0,3}", inner, 0..4).prop_map(Value::from_iter),
             ]
         })
     }
