@@ -47,6 +47,12 @@ fn main() -> ExitCode {
     if has("--ignored") {
         return ExitCode::SUCCESS;
     }
+    // What waits for a process to end would wait for ever if it does not: that is a failure too.
+    std::thread::spawn(|| {
+        std::thread::sleep(std::time::Duration::from_secs(300));
+        eprintln!("a test does not come to its end");
+        std::process::exit(101);
+    });
     let mut failed = 0;
     for (name, test) in all.into_iter().filter(|(name, _)| wanted(name)) {
         if has("--list") {

@@ -7,7 +7,7 @@
 //! Guard and `cta-admin` are one process group, led by the guard, so both sides can end all of it at once: the guard,
 //! by ending with its own group, after the limit or when `cta-admin` left something behind; the worker, when it must.
 //!
-//! On standard output the guard says [`STARTING`] before it starts anything, and one [`Report`] at the end. If nobody
+//! On standard output the guard says `STARTING` before it starts anything, and one `Report` at the end. If nobody
 //! listens any more, then before the start nothing is started, and after it the command goes on. `cta-admin` gets pipes
 //! of the guard's own: nothing it prints can be taken for a report, and a worker's death does not reach it as SIGPIPE.
 //! Signals that stop a service or a terminal session do not end the guard: whether a command in flight is killed is the
