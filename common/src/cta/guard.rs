@@ -2,34 +2,34 @@
 //!
 //! A limit that lives in the worker dies with the worker, and the kernel's parent-death signal belongs to a thread, so a
 //! thread pool cannot use it. Therefore the worker starts its own program again in this hidden mode, and that small
-//! process starts `cta-admin`, waits, and kills. It needs nothing from the worker any more:
+//! process starts `cta-admin`, waits, and kills. It needs nothing from the worker any more.
 //!
-//! | end of the pipe | what comes through it | when it breaks |
-//! |---|---|---|
-//! | standard input | one byte: kill it now | ignored; before the start: nothing is started |
-//! | standard output | [`STARTING`], then the pid, then one [`Report`] | ignored; before the start: nothing is started |
+//! Guard and `cta-admin` are one process group, led by the guard, so both sides can end all of it at once: the guard,
+//! by ending with its own group, after the limit or when `cta-admin` left something behind; the worker, when it must.
 //!
-//! `cta-admin` gets pipes of the guard's instead, so nothing it prints can be taken for a report, and a worker's death
-//! does not reach it as SIGPIPE. Signals that stop a service or a terminal session are ignored by the guard and, as
-//! both stand in process groups of their own, not sent to `cta-admin`: whether a command in flight is killed is the
+//! On standard output the guard says `STARTING` before it starts anything, and one `Report` at the end. If nobody
+//! listens any more, then before the start nothing is started, and after it the command goes on. `cta-admin` gets pipes
+//! of the guard's own: nothing it prints can be taken for a report, and a worker's death does not reach it as SIGPIPE.
+//! Signals that stop a service or a terminal session do not end the guard: whether a command in flight is killed is the
 //! worker's decision.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 /// The hidden first argument.
 pub(super) const FLAG: &str = "--cta-guard";
@@ -40,11 +40,10 @@ pub(super) const STARTING: &str = "cta-guard 1 starting";
 /// How much of what the program says is kept.
 pub(super) const KEPT: usize = 4 << 10;
 
-/// How long a killed program may take to be gone, and its last words to arrive.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long the last words of a program that has exited may take: something it left behind may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// The guard's own exit codes; the program's are passed through. For people only: the worker reads the report.
-const EXIT_LIMIT: u8 = 124;
+/// For people only: the worker reads the report. After a start the guard ends with its group, by SIGKILL.
 const EXIT_NOT_RUN: u8 = 125;
 
 /// An instant that also passes while the host sleeps (CLOCK_BOOTTIME): after it, a command is not started any more.
@@ -94,8 +93,6 @@ pub(super) enum Report {
     Killed { signal: i32, text: String },
     /// Killed with its process group at the limit.
     Limit { text: String },
-    /// Killed with its process group because the worker said so.
-    Told,
     /// Never started.
     NotRun { why: String },
 }
@@ -116,15 +113,13 @@ fn run(args: impl Iterator<Item = OsString>) -> u8 {
         None => Ok(not_run("the guard was started with arguments it does not understand")),
     };
     let report = report.unwrap_or_else(|error| not_run(&format!("the guard cannot work: {error}")));
-    let line = serde_json::to_string(&report).unwrap_or_default();
     // The worker may be gone; then nobody needs to know.
-    let _ = say(&line);
-    match report {
-        Report::Exited { code, .. } => code.try_into().unwrap_or(u8::MAX),
-        Report::Killed { signal, .. } => u8::try_from(signal).unwrap_or(127).saturating_add(128),
-        Report::Limit { .. } | Report::Told => EXIT_LIMIT,
-        Report::NotRun { .. } => EXIT_NOT_RUN,
+    let _ = say(&serde_json::to_string(&report).unwrap_or_default());
+    if !matches!(report, Report::NotRun { .. }) {
+        // At the limit that is the command; else what it left behind, which must not act later.
+        let _ = rustix::process::kill_current_process_group(Signal::KILL);
     }
+    EXIT_NOT_RUN
 }
 
 fn not_run(why: &str) -> Report {
@@ -156,16 +151,16 @@ impl Order {
 
     /// Starts the program, watches it, reports. An error means that nothing was started.
     async fn carry_out(self) -> io::Result<Report> {
+        // The worker started us so; who starts us by hand must not be killed with us.
+        if rustix::process::getpgrp() != rustix::process::getpid() {
+            rustix::process::setpgid(None, None)?;
+        }
         let mut signals = Signals::take()?;
-        let mut worker = Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
         let program = match runnable(Path::new(&self.program)) {
             Ok(program) => program,
             Err(why) => return Ok(Report::NotRun { why }),
         };
         say(STARTING)?;
-        if let Some(why) = worker_objects() {
-            return Ok(not_run(why));
-        }
         let mut child = match self.start(&program) {
             Ok(child) => child,
             Err(error) if error.raw_os_error() == Some(Errno::TIME.raw_os_error()) => {
@@ -174,39 +169,26 @@ impl Order {
             Err(error) => return Ok(Report::NotRun { why: cannot_start(&error) }),
         };
         let end = Deadline::after(self.limit);
-        let pid = Pid::from_child(&child);
-        let _ = say(&pid.as_raw_nonzero().to_string());
-        let (said, drains) = listen(&mut child)?;
-        let halted = watch(pid, end, &mut signals, &mut worker).await;
-
-        // Before the leader is reaped its process group cannot be anybody else's. Whatever it left behind goes with it:
-        // nothing of it may act after the limit.
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-        let gone = Deadline::after(GRACE);
-        while !has_exited(pid) && !gone.has_passed() {
-            let _ = tokio::time::timeout(gone.remaining(), signals.child.recv()).await;
-        }
-        let status = if has_exited(pid) { child.wait().ok() } else { None };
-        let _ = tokio::time::timeout(GRACE, async {
+        let (said, drains) = listen(&mut child);
+        let Some(status) = watch(&mut child, end, &mut signals).await else {
+            return Ok(Report::Limit { text: said.text() });
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, async {
             for drain in drains {
                 let _ = drain.await;
             }
         })
         .await;
         let text = said.text();
-        Ok(match (halted, status) {
-            (Some(Halt::Told), _) => Report::Told,
-            (Some(Halt::Limit), _) | (None, None) => Report::Limit { text },
-            (None, Some(status)) => match (status.code(), status.signal()) {
-                (Some(code), _) => Report::Exited { code, text },
-                (None, signal) => Report::Killed { signal: signal.unwrap_or(0), text },
-            },
+        Ok(match status.code() {
+            Some(code) => Report::Exited { code, text },
+            None => Report::Killed { signal: status.signal().unwrap_or(0), text },
         })
     }
 
     fn start(&self, program: &Path) -> io::Result<Child> {
         let mut command = Command::new(program);
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let guard = rustix::process::getpid();
         let deadline = self.deadline;
         let last = move || {
@@ -232,49 +214,20 @@ impl Order {
     }
 }
 
-/// Why the guard ended the program.
-enum Halt {
-    Limit,
-    Told,
-}
-
-/// Until the program has exited (none), the limit is over, or the worker wants it killed.
-async fn watch(pid: Pid, end: Deadline, signals: &mut Signals, worker: &mut Receiver) -> Option<Halt> {
-    let mut worker_lives = true;
+/// How the program ended; none if the limit is over. If it cannot be watched, it is at its limit.
+async fn watch(child: &mut Child, end: Deadline, signals: &mut Signals) -> Option<ExitStatus> {
     loop {
-        if has_exited(pid) {
-            return None;
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(status) => return status,
+            Err(_) => return None,
         }
         if end.has_passed() {
-            return Some(Halt::Limit);
+            return None;
         }
         // Timers of the runtime stand still while the host sleeps, so the clock that does not is asked every second.
         let nap = end.remaining().min(Duration::from_secs(1));
-        let mut byte = [0];
-        tokio::select! {
-            _ = signals.child.recv() => {}
-            () = tokio::time::sleep(nap) => {}
-            read = worker.read(&mut byte), if worker_lives => match read {
-                Ok(1) => return Some(Halt::Told),
-                _ => worker_lives = false,
-            }
-        }
-    }
-}
-
-/// Whether it has ended; it stays to be reaped.
-fn has_exited(pid: Pid) -> bool {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
-}
-
-/// Looked at once before the start: a byte, or a worker that is gone. Waiting for neither.
-fn worker_objects() -> Option<&'static str> {
-    let mut byte = [0];
-    match rustix::io::read(io::stdin(), &mut byte) {
-        Ok(0) => Some("the worker was gone before it could be started"),
-        Ok(_) => Some("the worker took it back before it was started"),
-        Err(_) => None,
+        let _ = tokio::time::timeout(nap, signals.child.recv()).await;
     }
 }
 
@@ -317,16 +270,16 @@ impl Said {
     }
 }
 
-type Drains = [tokio::task::JoinHandle<()>; 2];
-
-fn listen(child: &mut Child) -> io::Result<(Said, Drains)> {
+/// Begins to read what it says. A pipe that cannot be read is left alone: the command matters more than its words.
+fn listen(child: &mut Child) -> (Said, Vec<JoinHandle<()>>) {
     let said = Said::default();
-    let receiver = |pipe: Option<OwnedFd>| Receiver::from_owned_fd(pipe.ok_or_else(|| io::Error::other("no pipe"))?);
-    let stderr = receiver(child.stderr.take().map(OwnedFd::from))?;
-    let stdout = receiver(child.stdout.take().map(OwnedFd::from))?;
-    let drains =
-        [tokio::spawn(drain(stderr, Arc::clone(&said.stderr))), tokio::spawn(drain(stdout, Arc::clone(&said.stdout)))];
-    Ok((said, drains))
+    let pipes = [
+        (child.stderr.take().map(OwnedFd::from), Arc::clone(&said.stderr)),
+        (child.stdout.take().map(OwnedFd::from), Arc::clone(&said.stdout)),
+    ];
+    let readable = |(pipe, kept): (Option<OwnedFd>, _)| Some((Receiver::from_owned_fd(pipe?).ok()?, kept));
+    let drains = pipes.into_iter().filter_map(readable).map(|(pipe, kept)| tokio::spawn(drain(pipe, kept))).collect();
+    (said, drains)
 }
 
 async fn drain(mut pipe: Receiver, kept: Arc<Mutex<Vec<u8>>>) {
@@ -348,7 +301,10 @@ async fn drain(mut pipe: Receiver, kept: Arc<Mutex<Vec<u8>>>) {
 pub(super) fn runnable(program: &Path) -> Result<PathBuf, String> {
     let path = find(program)?;
     let executable = rustix::fs::access(&path, rustix::fs::Access::EXEC_OK);
-    let metadata = std::fs::metadata(&path).map_err(|error| cannot_start(&error))?;
+    let metadata = std::fs::metadata(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => cannot_start(&error),
+    })?;
     if !metadata.is_file() {
         return Err("it is not a file".to_owned());
     }

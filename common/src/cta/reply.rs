@@ -232,3 +232,209 @@ impl Visitor<'_> for Integer {
         text.parse().ok().filter(|_| digits).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const TAPES: &str = include_str!("fixtures/tape_ls.json");
+    const OLD_TAPES: &str = include_str!("fixtures/tape_ls_4_0.json");
+    const REPACKS: &str = include_str!("fixtures/repack_ls.json");
+    const OLD_REPACKS: &str = include_str!("fixtures/repack_ls_4_0.json");
+
+    fn read<T: DeserializeOwned>(text: &str) -> Vec<T> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn first(text: &str) -> serde_json::Map<String, Value> {
+        read(text).swap_remove(0)
+    }
+
+    #[test]
+    fn tapes_are_read_with_integers_as_strings_or_numbers() {
+        let tapes: Vec<Tape> = read(TAPES);
+        assert_eq!((tapes[0].occupancy, tapes[0].last_fseq), (11_950_000_000_000, 4711));
+        assert_eq!((tapes[0].nb_master_files, tapes[0].master_data_in_bytes), (1500, 3_900_000_000_000));
+        assert_eq!((tapes[2].occupancy, tapes[2].last_fseq, tapes[2].nb_master_files), (0, 0, 0));
+        assert_eq!(tapes[0].last_written_log.as_ref().unwrap().time, 1_700_000_000);
+        assert_eq!((&*tapes[1].state, &*tapes[1].state_reason), ("REPACKING", "repack of 'old' media"));
+        assert_eq!((tapes[0].full, tapes[1].dirty, tapes[2].full), (true, true, false));
+    }
+
+    #[test]
+    fn what_a_tape_does_not_have_is_absent_and_not_zero() {
+        let tapes: Vec<Tape> = read(TAPES);
+        assert_eq!((&tapes[2].label_log, &tapes[2].last_written_log), (&None, &None));
+        assert_eq!(tapes[0].storage_class_statistics.as_deref(), Some(&[][..]));
+        assert_eq!(tapes[2].storage_class_statistics.as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn tapes_of_older_releases_are_read() {
+        let tape = &read::<Tape>(OLD_TAPES)[0];
+        assert!(!tape.dirty);
+        assert_eq!(tape.storage_class_statistics, None, "an old front end proves nothing about files");
+        assert_eq!(tape.occupancy, 11_950_000_000_000);
+    }
+
+    #[test]
+    fn a_tape_without_what_decides_is_a_fault() {
+        let required = [
+            "vid",
+            "mediaType",
+            "logicalLibrary",
+            "tapepool",
+            "occupancy",
+            "lastFseq",
+            "full",
+            "state",
+            "nbMasterFiles",
+            "masterDataInBytes",
+        ];
+        for key in required {
+            let mut tape = first(OLD_TAPES);
+            tape.remove(key).unwrap();
+            let error = serde_json::from_value::<Tape>(tape.into()).unwrap_err();
+            assert!(error.to_string().contains(&format!("missing field `{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn repacks_are_read_in_every_status() {
+        let repacks: Vec<Repack> = read(REPACKS);
+        let finals: Vec<(&str, bool)> = repacks.iter().map(|r| (&*r.status, r.is_final())).collect();
+        let expected = [
+            ("Pending", false),
+            ("ToExpand", false),
+            ("Starting", false),
+            ("Running", false),
+            ("Complete", true),
+            ("Complete", true),
+            ("Failed", true),
+            ("UNKNOWN", false),
+        ];
+        assert_eq!(finals, expected);
+        assert_eq!(repacks[4].creation_log.time, 1_760_000_000);
+        assert_eq!((repacks[4].all_files_selected_at_start, repacks[5].all_files_selected_at_start), (true, false));
+        assert_eq!((repacks[6].failed_to_retrieve_files, repacks[6].failed_to_archive_files), (2, 1));
+        assert_eq!((repacks[3].total_files_to_archive, repacks[3].archived_files), (1500, 700));
+    }
+
+    #[test]
+    fn a_counter_that_went_below_zero_reads_as_zero_but_a_huge_number_of_failures_does_not() {
+        let repacks: Vec<Repack> = read(REPACKS);
+        assert_eq!(repacks[7].archived_files, 0);
+        let mut repack = first(REPACKS);
+        for (value, expected) in [(u64::MAX, 0), (1 << 63, 0), ((1 << 63) - 1, (1 << 63) - 1)] {
+            for json in [json!(value), json!(value.to_string())] {
+                repack.insert("retrievedFiles".into(), json.clone());
+                repack.insert("failedToArchiveFiles".into(), json);
+                let read: Repack = serde_json::from_value(repack.clone().into()).unwrap();
+                assert_eq!((read.retrieved_files, read.failed_to_archive_files), (expected, value));
+            }
+        }
+    }
+
+    #[test]
+    fn repacks_of_older_releases_are_read_and_count_as_whole() {
+        let repack = &read::<Repack>(OLD_REPACKS)[0];
+        assert!(repack.all_files_selected_at_start);
+        assert_eq!(repack.total_files_on_tape_at_start, 0);
+        assert_eq!(repack.archived_files, 1500);
+    }
+
+    #[test]
+    fn a_repack_without_what_decides_is_a_fault() {
+        let required = [
+            "vid",
+            "status",
+            "creationLog",
+            "totalFilesToRetrieve",
+            "totalFilesToArchive",
+            "retrievedFiles",
+            "archivedFiles",
+            "failedToRetrieveFiles",
+            "failedToArchiveFiles",
+        ];
+        for key in required {
+            let mut repack = first(OLD_REPACKS);
+            repack.remove(key).unwrap();
+            let error = serde_json::from_value::<Repack>(repack.into()).unwrap_err();
+            assert!(error.to_string().contains(&format!("missing field `{key}`")), "{error}");
+        }
+        for key in ["username", "host", "time"] {
+            let mut repack = first(OLD_REPACKS);
+            repack["creationLog"].as_object_mut().unwrap().remove(key).unwrap();
+            assert!(serde_json::from_value::<Repack>(repack.into()).is_err(), "creationLog without {key}");
+        }
+    }
+
+    #[test]
+    fn the_other_lists_are_read() {
+        let entries: Vec<RecycleEntry> = read(include_str!("fixtures/recycletf_ls.json"));
+        assert_eq!((&*entries[0].reason_log, entries[0].recycle_log_time), ("REPACK", 1_760_003_600));
+        assert_eq!(entries[1].recycle_log_time, 1_760_003_700);
+        let orgs: Vec<VirtualOrganization> = read(include_str!("fixtures/virtualorganization_ls.json"));
+        let repack: Vec<Option<bool>> = orgs.iter().map(|org| org.is_repack_vo).collect();
+        assert_eq!(repack, [Some(false), Some(true), None]);
+        let routes: Vec<ArchiveRoute> = read(include_str!("fixtures/archiveroute_ls.json"));
+        assert_eq!((&*routes[0].tapepool, &*routes[1].tapepool), ("pool_beta", "pool_gamma"));
+        assert_eq!(read::<Named>(include_str!("fixtures/tapepool_ls.json"))[0].name, "quarantine");
+        assert_eq!(read::<Named>(include_str!("fixtures/mountpolicy_ls.json"))[0].name, "repack_low");
+    }
+
+    #[test]
+    fn the_version_is_read_also_of_older_releases() {
+        let text = include_str!("fixtures/version.json");
+        let version = &read::<Version>(text)[0];
+        assert_eq!(version.client_version.cta_version, "5.11.19.0-1");
+        assert_eq!(version.server_version.cta_version, "5.11.20.0-1");
+        assert_eq!((&*version.scheduler_backend_name, version.is_upgrading), ("repackdb", false));
+        let mut old = first(text);
+        old.remove("schedulerBackendName");
+        old.remove("instanceName");
+        old.insert("isUpgrading".into(), true.into());
+        let old: Version = serde_json::from_value(old.into()).unwrap();
+        assert_eq!((&*old.scheduler_backend_name, old.is_upgrading), ("", true));
+    }
+
+    #[test]
+    fn an_integer_is_a_string_of_digits_or_a_number_and_nothing_else() {
+        #[derive(Deserialize)]
+        struct One(#[serde(deserialize_with = "integer")] u64);
+        for (json, expected) in [
+            (json!(0), 0),
+            (json!("0"), 0),
+            (json!("007"), 7),
+            (json!(u64::MAX), u64::MAX),
+            (json!("18446744073709551615"), u64::MAX),
+        ] {
+            let text = json.to_string();
+            assert_eq!(serde_json::from_str::<One>(&text).unwrap().0, expected, "{text}");
+            assert_eq!(serde_json::from_value::<One>(json).unwrap().0, expected, "{text}");
+        }
+        for text in [
+            "-1",
+            "1.5",
+            "1e3",
+            "null",
+            "true",
+            "[]",
+            "{}",
+            r#""""#,
+            r#""-1""#,
+            r#""+1""#,
+            r#"" 1""#,
+            r#""1 ""#,
+            r#""0x1""#,
+            r#""1.0""#,
+            "18446744073709551616",
+            r#""18446744073709551616""#,
+        ] {
+            assert!(serde_json::from_str::<One>(text).is_err(), "{text}");
+        }
+    }
+}

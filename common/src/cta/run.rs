@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{PipeWriter, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -160,10 +159,6 @@ impl Cta {
         if deadline.has_passed() {
             return Answer::NotRun("the deadline had passed".to_owned());
         }
-        let (ours, theirs) = match std::io::pipe() {
-            Ok((theirs, ours)) => (ours, theirs),
-            Err(error) => return Answer::NotRun(format!("no pipe to the guard: {error}")),
-        };
         let limit = self.settings.timeout;
         let mut process = Process::new(&*self.guard);
         process
@@ -174,30 +169,24 @@ impl Cta {
             .arg(&self.settings.program)
             .args(self.args(command.frontend(), command.args()));
         self.prepare(&mut process);
-        process.stdin(theirs).stderr(Stdio::null());
+        process.stderr(Stdio::null());
         let child = match process.spawn() {
             Ok(child) => child,
             Err(error) => return Answer::NotRun(format!("cannot start the guard: {}", guard::cannot_start(&error))),
         };
-        // The process value holds the guard's end of the pipe; it must not outlive the start.
-        drop(process);
-        let ticket = InFlight::enter(&self.in_flight, ours);
-        let patience = deadline.remaining().saturating_add(limit).saturating_add(GRACE * 3);
+        let ticket = InFlight::enter(&self.in_flight, &child);
+        let patience = deadline.remaining().saturating_add(limit).saturating_add(GRACE);
         // On a task of its own: dropping the future must neither end the command nor make `kill_all` forget it.
-        let waiting = tokio::spawn(async move {
-            let answer = await_guard(child, limit, patience).await;
-            drop(ticket);
-            answer
-        });
+        let waiting = tokio::spawn(await_guard(child, ticket, limit, patience));
         waiting.await.unwrap_or_else(|error| Answer::Unclear(format!("nobody waited for the guard: {error}")))
     }
 
     /// Has every changing command killed that was started from this value or its clones and still runs. They end
     /// unclear.
     pub fn kill_all(&self) {
-        for pipe in self.in_flight.pipes().values() {
-            // A guard that is gone needs no telling.
-            let _ = (&*pipe).write_all(b"k");
+        for (group, told) in self.in_flight.groups().iter_mut() {
+            *told = true;
+            let _ = rustix::process::kill_process_group(*group, Signal::KILL);
         }
     }
 
@@ -342,8 +331,8 @@ impl Running {
 
     fn signal(&self) {
         // There is an id only as long as it is not reaped, so the group cannot be anybody else's.
-        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        if let Some(group) = group_of(&self.0) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
 }
@@ -358,7 +347,11 @@ impl Drop for Running {
 async fn pump(mut stdout: impl AsyncRead + Unpin, give: Sender<Vec<u8>>, silence: Duration) -> Result<(), Halt> {
     loop {
         let mut piece = Vec::with_capacity(PIECE);
-        match timeout(silence, stdout.read_buf(&mut piece)).await {
+        let read = tokio::select! {
+            read = timeout(silence, stdout.read_buf(&mut piece)) => read,
+            () = give.closed() => return Err(Halt::Enough),
+        };
+        match read {
             Err(_) => return Err(Halt::Silent),
             Ok(Err(error)) => return Err(Halt::Lost(error)),
             Ok(Ok(0)) => return Ok(()),
@@ -376,71 +369,73 @@ async fn keep_first(mut pipe: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
     }
 }
 
-/// The pipes to the guards at work.
+/// The process groups of the guards at work, and whether each was told to end.
 #[derive(Debug, Default)]
-struct InFlight {
-    next: AtomicU64,
-    pipes: Mutex<HashMap<u64, PipeWriter>>,
-}
+struct InFlight(Mutex<HashMap<Pid, bool>>);
 
 impl InFlight {
-    fn pipes(&self) -> MutexGuard<'_, HashMap<u64, PipeWriter>> {
-        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn groups(&self) -> MutexGuard<'_, HashMap<Pid, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(this: &Arc<InFlight>, pipe: PipeWriter) -> Ticket {
-        let id = this.next.fetch_add(1, Ordering::Relaxed);
-        this.pipes().insert(id, pipe);
-        Ticket { id, of: Arc::clone(this) }
+    fn enter(this: &Arc<InFlight>, guard: &Child) -> Ticket {
+        let group = group_of(guard);
+        this.groups().extend(group.map(|group| (group, false)));
+        Ticket { group, of: Arc::clone(this) }
     }
 }
 
 /// A place among the guards at work, until dropped.
+///
+/// Invariant: given up before the guard is reaped, because then the number can become somebody else's.
 struct Ticket {
-    id: u64,
+    group: Option<Pid>,
     of: Arc<InFlight>,
+}
+
+impl Ticket {
+    /// Gives the place up and says whether the guard was told to end.
+    fn give_up(&mut self) -> bool {
+        self.group.take().and_then(|group| self.of.groups().remove(&group)).unwrap_or(false)
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.of.pipes().remove(&self.id);
+        self.give_up();
     }
 }
 
+/// Its process group, as long as it is not reaped.
+fn group_of(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
 /// What became of the command, in the guard's words or, if it has none, in ours.
-async fn await_guard(mut guard: Child, limit: Duration, patience: Duration) -> Answer {
+async fn await_guard(mut guard: Child, mut ticket: Ticket, limit: Duration, patience: Duration) -> Answer {
     let mut said = Vec::new();
-    let read = async {
-        let stdout = guard.stdout.as_mut().expect("the guard's standard output is a pipe and was not taken");
-        let read = stdout.take(64 << 10).read_to_end(&mut said).await;
-        let waited = guard.wait().await;
-        read.and(waited)
-    };
-    let waited = timeout(patience, read).await;
+    let stdout = guard.stdout.take().expect("the guard's standard output is a pipe and was not taken");
+    let read = timeout(patience, stdout.take(64 << 10).read_to_end(&mut said)).await;
+    let told = ticket.give_up();
+    // It ended, or will not: nothing of it may go on.
+    if let Some(group) = group_of(&guard) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+    let ended = timeout(GRACE, guard.wait()).await;
     let said = String::from_utf8_lossy(&said);
-    let mut lines = said.lines();
-    let started = lines.next() == Some(guard::STARTING);
-    let pid = lines.clone().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw);
-    if let Some(report) = lines.find_map(|line| serde_json::from_str::<Report>(line).ok()) {
+    if let Some(report) = said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok()) {
         return answer(report, limit);
     }
-    let ended = match waited {
-        Ok(Ok(status)) if !started => {
-            let how = how_it_ended(status.code(), status.signal());
-            return Answer::NotRun(format!("the guard ended before it started the command ({how})"));
+    let started = said.lines().next() == Some(guard::STARTING);
+    match (read, ended) {
+        (Ok(Ok(_)), Ok(Ok(_))) if !started => {
+            Answer::NotRun("the guard ended before it started the command".to_owned())
         }
-        Ok(Ok(status)) => {
-            format!("the guard ended without a report ({})", how_it_ended(status.code(), status.signal()))
-        }
-        Ok(Err(error)) => format!("no word from the guard: {error}"),
-        Err(_) => "no word from the guard in time".to_owned(),
-    };
-    // Its end ends cta-admin itself; what a wrapper script may have started is in the same process group.
-    let _ = guard.start_kill();
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        _ if told => Answer::Unclear("killed on request".to_owned()),
+        (Err(_), _) => Answer::Unclear("no word from the guard in time, killed".to_owned()),
+        (Ok(Err(error)), _) => Answer::Unclear(format!("no word from the guard: {error}")),
+        (Ok(Ok(_)), _) => Answer::Unclear("the guard ended without a report".to_owned()),
     }
-    Answer::Unclear(ended)
 }
 
 fn answer(report: Report, limit: Duration) -> Answer {
@@ -453,7 +448,6 @@ fn answer(report: Report, limit: Duration) -> Answer {
         Report::Limit { text } => {
             Answer::Unclear(with(format!("not done after {} s, killed", limit.as_secs_f64()), &text))
         }
-        Report::Told => Answer::Unclear("killed on request".to_owned()),
         Report::NotRun { why } => Answer::NotRun(why),
     }
 }

@@ -237,3 +237,180 @@ fn drain(mut pieces: Receiver<Vec<u8>>, mut found: Vec<u8>) -> Vec<u8> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    type Object = Map<String, Value>;
+
+    /// Reads a text that arrives in pieces of these sizes, again and again.
+    fn read_pieces<T: DeserializeOwned>(text: &[u8], sizes: &[usize]) -> (Verdict, Vec<T>) {
+        let (give, pieces) = tokio::sync::mpsc::channel(text.len() + 1);
+        let (mut rest, mut sizes) = (text, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, others) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+            give.try_send(piece.to_vec()).unwrap();
+            rest = others;
+        }
+        drop(give);
+        let mut objects = Vec::new();
+        let verdict = read(pieces, |object| {
+            objects.push(object);
+            Ok(())
+        });
+        (verdict, objects)
+    }
+
+    /// What a parser that has the whole text says. The oracle of these tests.
+    fn whole(text: &[u8]) -> Option<Vec<Object>> {
+        serde_json::from_str(&String::from_utf8_lossy(text)).ok()
+    }
+
+    /// Invariant of this module: exactly the texts that are one array of objects are complete lists.
+    fn check(text: &[u8], sizes: &[usize]) -> Result<(), TestCaseError> {
+        let (verdict, objects) = read_pieces::<Object>(text, sizes);
+        match (verdict, whole(text)) {
+            (Verdict::Complete(count), Some(expected)) => {
+                prop_assert_eq!(count, expected.len() as u64);
+                prop_assert_eq!(objects, expected);
+            }
+            (Verdict::Garbage { .. }, None) => {}
+            (verdict, expected) => prop_assert!(false, "{:?}: {:?}, not {:?}", text.escape_ascii(), verdict, expected),
+        }
+        Ok(())
+    }
+
+    /// Bytes that are likely to come near a list.
+    fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
+        const TOKENS: [&[u8]; 20] = [
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b",",
+            b":",
+            b"\"",
+            b"\\",
+            b" ",
+            b"\n",
+            b"{}",
+            b"{\"a\":1}",
+            b"\"a\"",
+            b"1",
+            b"null",
+            b"[]",
+            b"\xff",
+            b"\xc3\xa9",
+            b"\\\"",
+            b"\0",
+        ];
+        prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..12).prop_map(|tokens| tokens.concat())
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+            r#"[\[\]{}"\\,]*"#.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(".{0,3}", inner, 0..4).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    fn list() -> impl Strategy<Value = Vec<u8>> {
+        let objects = prop::collection::vec(prop::collection::hash_map("[a-z]{1,3}", value(), 0..4), 0..5);
+        (objects, any::<bool>()).prop_map(|(objects, pretty)| {
+            if pretty { serde_json::to_vec_pretty(&objects).unwrap() } else { serde_json::to_vec(&objects).unwrap() }
+        })
+    }
+
+    fn sizes() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(1..20_usize, 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_a_complete_list_only_if_they_are_one(text: Vec<u8>, sizes in sizes()) {
+            check(&text, &sizes)?;
+        }
+
+        #[test]
+        fn bytes_that_look_like_a_list_are_one_only_if_they_are(text in nearly_json(), sizes in sizes()) {
+            check(&text, &sizes)?;
+            check(&[b"[".as_slice(), &text, b"]"].concat(), &sizes)?;
+        }
+
+        #[test]
+        fn a_list_is_one_however_it_is_cut_into_pieces(text in list(), sizes in sizes()) {
+            prop_assert!(whole(&text).is_some());
+            check(&text, &sizes)?;
+        }
+
+        #[test]
+        fn a_list_that_lost_its_end_is_none(text in list(), keep in 0.0..1.0_f64, sizes in sizes()) {
+            let cut = &text[..(text.len() as f64 * keep) as usize];
+            let (verdict, _) = read_pieces::<Object>(cut, &sizes);
+            prop_assert!(matches!(verdict, Verdict::Garbage { .. }), "{:?}", verdict);
+        }
+
+        #[test]
+        fn a_list_with_one_byte_changed_is_judged_as_a_whole_parser_does(
+            text in list(), at: prop::sample::Index, byte: u8, sizes in sizes(),
+        ) {
+            let mut text = text;
+            let index = at.index(text.len());
+            text[index] = byte;
+            check(&text, &sizes)?;
+        }
+    }
+
+    #[test]
+    fn an_object_may_be_as_large_as_the_limit_and_no_larger() {
+        let of = |length: usize| format!(r#"[{{"a":"{}"}}]"#, "x".repeat(length - r#"{"a":""}"#.len()));
+        for pieces in [&[usize::MAX][..], &[100_000]] {
+            let (verdict, _) = read_pieces::<Object>(of(MAX_OBJECT).as_bytes(), pieces);
+            assert!(matches!(verdict, Verdict::Complete(1)), "{verdict:?}");
+            let (verdict, _) = read_pieces::<Object>(of(MAX_OBJECT + 1).as_bytes(), pieces);
+            assert!(matches!(verdict, Verdict::Garbage { why, .. } if why == "object 1 is larger than 16 MiB"));
+        }
+    }
+
+    #[test]
+    fn the_text_in_which_a_list_ended_is_kept_across_pieces_and_bounded() {
+        let text = [b"[{},".as_slice(), &[b'x'; 3 * KEPT]].concat();
+        for sizes in [&[1][..], &[1000], &[usize::MAX]] {
+            match read_pieces::<Object>(&text, sizes).0 {
+                Verdict::Garbage { why, found } => {
+                    assert_eq!(why, "no list: byte 4 does not belong there");
+                    assert_eq!(found, [b'x'; KEPT]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_quote_or_backslash_is_found_wherever_it_is() {
+        for length in 0..40 {
+            let plain = vec![b'x'; length];
+            assert_eq!(plain_prefix(&plain), length);
+            for at in 0..length {
+                for byte in [b'"', b'\\'] {
+                    let mut bytes = plain.clone();
+                    bytes[at] = byte;
+                    assert_eq!(plain_prefix(&bytes), at);
+                }
+            }
+        }
+    }
+}

@@ -201,3 +201,148 @@ fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_tape_would_meet_is_the_sites_trouble() {
+        let texts = [
+            "User: ops on host: h1 is not authorized to execute CTA admin commands",
+            "Admin command disabled on this frontend.",
+            "Repack requests are disabled.",
+            "Not allowed to modify tape V01007 state from ACTIVE to REPACKING on this frontend",
+            "Unable to modify state of VID V01007: not on the user one",
+            "There is no default virtual organization for repack.",
+            "The mount policy name provided does not match any existing mount policy.",
+            "Must specify the buffer URL using --bufferurl option or using the frontend configuration file.",
+            "Configuration error: cta.endpoint missing from /etc/cta/cta-cli.conf",
+            "cta.endpoint missing from /etc/cta/cta-cli.conf",
+            "Error from XRootD SSI Framework: no answer",
+            "something: [FATAL] Connection error",
+            "Error in Google Protocol Buffers: version mismatch",
+            "Invalid option: --get-storage-class-stats; usage: ..",
+            "Missing option: --vid",
+            "Invalid subcommand: reclaim",
+            "gRPC call failed. Error code: 4 Error message: Deadline Exceeded",
+            "gRPC call failed. Error code: 7 Error message: denied",
+            "gRPC call failed. Error code: 12 Error message: unimplemented",
+            "gRPC call failed. Error code: 14 Error message: failed to connect to all addresses",
+            "gRPC call failed. Error code: 16 Error message: no token",
+        ];
+        for text in texts {
+            assert!(site_level(text), "{text}");
+            assert!(site_level(&text.to_uppercase()), "{text}");
+        }
+        for known in SITE_LEVEL {
+            let met = texts.iter().any(|text| text.to_lowercase().contains(known));
+            assert!(met, "no text above for '{known}'");
+        }
+    }
+
+    #[test]
+    fn every_entry_of_the_list_is_needed() {
+        for known in SITE_LEVEL {
+            let others = SITE_LEVEL.iter().filter(|other| *other != known && known.contains(*other));
+            assert_eq!(others.count(), 0, "'{known}' is contained in another");
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_one_tape_is_not_the_sites_trouble() {
+        for text in [
+            "",
+            "Tape VID V01007 does not exist.",
+            "The VID V01007 does not exist",
+            "No repack request for this VID.",
+            "No repack request for this VID (index not present).",
+            "No repack request found for VID: V01007",
+            "A repack request already exists for this VID.",
+            "You must set the tape as full before repacking it.",
+            "You cannot repack a tape that is REPACKING_PENDING. You must wait for its state to complete the transition to REPACKING.",
+            "The VID provided for repacking does not exist",
+            "Cannot modify tape V01007 state because there is a repack for that tape",
+            "Cannot modify tape V01007 state while it is in a temporary internal state",
+            "Cannot modify tape V01007 because the tape pool P does not exist",
+            "Cannot modify the state of the tape V01007 because a recent state change has been detected",
+            "Cannot reclaim tape V01007 because it is not FULL",
+            "Cannot find tape V01007",
+            "This tape contains files deleted 1209600 seconds ago while recycle_log_quarantine_secs is configured at 2678400. Please reclaim this tape later.",
+            "Not all tapes were found: V01007",
+            "gRPC call failed. Error code: 13 Error message: Not all tapes were found",
+            "gRPC call failed. Error code: 3 Error message: Tape VID V01007 does not exist.",
+        ] {
+            assert!(!site_level(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_trouble_says_what_was_asked_what_happened_and_why() {
+        let command = || "cta-admin repack ls".to_owned();
+        let rows = [
+            (
+                Trouble::Refused { command: command(), text: "no".into() },
+                "cta-admin refused: no (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::Failed { command: command(), exit: Some(1), signal: None, text: "why".into() },
+                "cta-admin failed (exit 1): why (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::Failed { command: command(), exit: None, signal: Some(9), text: "why".into() },
+                "cta-admin failed (signal 9): why (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::Silent { command: command(), secs: 120.0 },
+                "cta-admin printed nothing for 120 s and was killed (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::TooLong { command: command(), secs: 0.5 },
+                "cta-admin was not done after 0.5 s and was killed (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::Garbage { command: command(), text: "cut off".into() },
+                "cta-admin printed something else than a complete list: cut off (command: cta-admin repack ls)",
+            ),
+            (
+                Trouble::NotRunnable { program: "/bin/\u{1b}x".into(), why: "there is no such file".into() },
+                r"cannot run '/bin/\u{1b}x': there is no such file",
+            ),
+            (
+                Trouble::Stopped { command: command(), cause: anyhow::anyhow!("disk full").context("writing") },
+                "gave up reading the list: writing: disk full (command: cta-admin repack ls)",
+            ),
+        ];
+        for (trouble, expected) in rows {
+            assert_eq!(trouble.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_refusal_is_one() {
+        let text = || "Repack requests are disabled.".to_owned();
+        let refused = Trouble::Refused { command: String::new(), text: text() };
+        let failed = Trouble::Failed { command: String::new(), exit: Some(1), signal: None, text: text() };
+        assert_eq!((refused.refusal(), failed.refusal()), (Some(&*text()), None));
+        assert!(refused.is_site() && failed.is_site());
+    }
+
+    #[test]
+    fn error_texts_are_short_and_harmless() {
+        let rows: &[(&[u8], &str)] = &[
+            (b"", "no message"),
+            (b" \n\t\n", "no message"),
+            (b"one\n", "one"),
+            (b"1\n\n2\r\n3\n4\n5\n", "1; 2; 3; 4; 5"),
+            (b"1\n2\n3\n4\n5\n6\n", "1; 2; 3; 4; 5 ..."),
+            (b"\x1b]0;title\x07\xff", "\\u{1b}]0;title\\u{7}\u{fffd}"),
+            ("a\u{202e}b".as_bytes(), "a\\u{202e}b"),
+        ];
+        for (said, expected) in rows {
+            assert_eq!(first_lines(said), *expected);
+        }
+        assert_eq!(first_lines("\u{e9}".repeat(500).as_bytes()), "\u{e9}".repeat(500));
+        assert_eq!(first_lines("\u{e9}".repeat(501).as_bytes()), "\u{e9}".repeat(500) + " ...");
+    }
+}
