@@ -1,5 +1,7 @@
 //! Orders: each fault fires as asked for, as often as asked for, and the journal tells what it did to the world.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 mod common;
 
 use std::os::unix::process::ExitStatusExt;
@@ -88,6 +90,44 @@ fn a_change_can_be_done_although_the_answer_says_it_was_not() {
     assert!(reply.stderr.starts_with("Error from XRootD SSI Framework:"));
     assert!(reclaimed(&site));
     assert_eq!(effects(&site), [Effect::Applied]);
+}
+
+#[test]
+fn a_refusal_can_come_after_the_change_was_made() {
+    let site = site(Order::once("tape reclaim", Action::ApplyThenExit2("because it is not FULL".into())));
+    let reply = site.go(&format!("--json {RECLAIM}"));
+    assert_eq!(
+        (reply.code, reply.text().as_str(), reply.stderr.as_str()),
+        (Some(2), "[]\n", "because it is not FULL\n")
+    );
+    assert!(reclaimed(&site));
+}
+
+#[test]
+fn a_list_can_stop_half_way_and_hang() {
+    use std::io::Read;
+    let site = site(Order::once("tape ls", Action::CutThenHang));
+    let mut child = site.spawn("--json tape ls --all");
+    site.wait_for(|journal| !journal.is_empty());
+    let whole = site.go("--json tape ls --all").stdout;
+    let mut half = vec![0; whole.len() / 2];
+    child.stdout.as_mut().unwrap().read_exact(&mut half).unwrap();
+    assert!(whole.starts_with(&half));
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rest = Vec::new();
+    child.stdout.unwrap().read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_trickling_list_is_whole_in_the_end_and_an_exit_code_can_be_any() {
+    let site = site(Order::once("tape ls", Action::Trickle(1)));
+    assert_eq!(site.rows("tape ls --all"), site.rows("tape ls --all"));
+    cta_sim::order(&site.dir(), Order::once("tape reclaim", Action::Exit(77))).unwrap();
+    assert_eq!(site.go(RECLAIM).code, Some(77));
+    assert!(!reclaimed(&site));
 }
 
 #[test]

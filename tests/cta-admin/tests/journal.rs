@@ -1,5 +1,7 @@
 //! The journal, many processes at once, and processes killed at the worst moment.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 mod common;
 
 use std::collections::BTreeSet;

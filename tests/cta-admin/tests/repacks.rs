@@ -1,5 +1,7 @@
 //! The life of a repack request, and the ways in which it goes wrong.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 mod common;
 
 use common::Site;

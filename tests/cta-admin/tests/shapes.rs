@@ -1,5 +1,7 @@
 //! The rows of every list: keys, types, framing; the generated tapes; the ready-made worlds.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -279,6 +281,26 @@ fn computed_tapes_are_listed_as_the_library_says_in_the_order_of_vids() {
     assert_ne!(cta_sim::generated_tape(42, 7), cta_sim::generated_tape(43, 7), "the seed matters");
     assert_eq!(site.row("tape ls --vid G0000299"), computed[299]);
     assert_eq!(site.go("tape ls --vid G0000300").code, Some(2));
+}
+
+#[test]
+fn a_list_of_very_many_computed_tapes_needs_little_memory() {
+    use std::io::Read;
+    let site = Site::new(&World::new().with_generated(60_000, 1));
+    let mut child = site.spawn("--json tape ls --all");
+    let mut most = vec![0; 40_000_000];
+    child.stdout.as_mut().unwrap().read_exact(&mut most).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(kilobytes < 20_000, "{kilobytes} kB");
+}
+
+#[test]
+fn other_crates_find_the_program_next_to_their_tests() {
+    assert_eq!(cta_sim::program().unwrap(), std::path::Path::new(env!("CARGO_BIN_EXE_cta-admin")));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tape states: every transition, on every kind of front end, with both schedulers.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 mod common;
 
 use common::Site;
