@@ -211,6 +211,19 @@ fn a_late_repack_rm_removes_the_request_that_exists_by_then() {
 }
 
 #[test]
+fn a_late_effect_is_late_in_real_time_whatever_the_speed() {
+    let mut world = world();
+    world.speed = 100_000.0;
+    let site = Site::new(&world);
+    cta_sim::order(&site.dir(), Order::once("tape reclaim", Action::LateExit1(3_600_000))).unwrap();
+    assert_eq!(site.go(RECLAIM).code, Some(1));
+    site.edit(|world| world.skip(3_600_000));
+    assert!(!reclaimed(&site), "an hour of the fast clock is 36 real milliseconds");
+    site.edit(|world| world.skip(3_600_000 * 100_000));
+    assert!(reclaimed(&site));
+}
+
+#[test]
 fn a_late_effect_can_follow_a_hang() {
     let site = site(Order::once("tape reclaim", Action::LateHang(60_000)));
     let mut child = site.spawn(RECLAIM);

@@ -343,6 +343,25 @@ fn a_front_end_that_is_down_exits_1_and_on_grpc_0_for_lists() {
 }
 
 #[test]
+fn one_front_end_of_two_can_be_down() {
+    let mut world = plain().split();
+    world.frontends[1].down = true;
+    let site = Site::new(&world);
+    let code = |name: &str| {
+        let path = cta_sim::config_path(&site.dir(), name);
+        site.go(&format!("--json --config {} version", path.display())).code
+    };
+    assert_eq!([code("user"), code("repack")], [Some(0), Some(1)]);
+}
+
+#[test]
+fn of_a_repeated_option_the_first_counts() {
+    let site = Site::new(&plain());
+    site.ok("tape ch --vid V01001 --comment a -m b -v V01002");
+    assert_eq!((&*site.world().tapes["V01001"].comment, &*site.world().tapes["V01002"].comment), ("a", ""));
+}
+
+#[test]
 fn repack_ls_works_where_repack_requests_are_disabled() {
     let site = Site::new(&with(|world| world.repack_disabled = true));
     assert_eq!(site.ok("--json repack ls").text(), "[]\n");
