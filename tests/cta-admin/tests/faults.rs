@@ -1,6 +1,6 @@
 //! Orders: each fault fires as asked for, as often as asked for, and the journal tells what it did to the world.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The journal, many processes at once, and processes killed at the worst moment.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Every refusal CTA is known for: message, exit code and streams, on both transports.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The life of a repack request, and the ways in which it goes wrong.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 

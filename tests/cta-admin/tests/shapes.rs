@@ -1,6 +1,6 @@
 //! The rows of every list: keys, types, framing; the generated tapes; the ready-made worlds.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Tape states: every transition, on every kind of front end, with both schedulers.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
 
 mod common;
 
