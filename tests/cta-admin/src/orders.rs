@@ -24,6 +24,12 @@ pub enum Action {
     Text(String),
     /// Does its work, prints half of it and exits with this code.
     Cut(i32),
+    /// Does its work, prints half of it and hangs.
+    CutThenHang,
+    /// Does its work and prints it in ten parts, with so many milliseconds before each.
+    Trickle(u64),
+    /// This exit code and nothing else; nothing is done.
+    Exit(u8),
     /// Exit 0 with nothing on stdout; nothing is done.
     EmptyStdout,
     /// Exit 0 with something that is neither JSON nor UTF-8; nothing is done.
@@ -32,6 +38,9 @@ pub enum Action {
     Huge(u64),
     /// Does its work, then says that the connection was lost, exit 1.
     ApplyThenExit1,
+    /// Does its work, then exits 2 with this text (and `[]`): what a front end says that repeated, after a lost database
+    /// connection, what it had already done.
+    ApplyThenExit2(String),
     /// Does its work, then hangs.
     ApplyThenHang,
     /// Connection lost, exit 1; the front end does the work so many real milliseconds later.

@@ -75,7 +75,8 @@ fn one(kind: Kind, i: u64, seed: u64) -> Tape {
     const FILE: u64 = 20_000_000_000;
     let draw = |what: u64, below: u64| crate::generated::mix(seed, i, 100 + what) % below;
     let class = ["alpha_raw", "alpha_user", "beta_raw"][usize::try_from(i % 3).unwrap_or(0)];
-    let (media, capacity) = if i % 2 == 0 { ("LTO8", 12_000_000_000_000) } else { ("LTO9", 18_000_000_000_000) };
+    let (media, capacity) =
+        if i.is_multiple_of(2) { ("LTO8", 12_000_000_000_000) } else { ("LTO9", 18_000_000_000_000) };
     let library = if i % 4 < 2 { "IBM1" } else { "IBM2" };
     let mut tape = Tape::new(&format!("pool_{class}")).made_of(library, media);
     tape.state = match kind {

@@ -47,6 +47,16 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Path of the program `cta-admin`, for the tests of other crates: next to the directory of the running test.
+///
+/// # Errors
+/// If it is not built; the error says how to.
+pub fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding our own program")?;
+    let found = own.ancestors().skip(1).take(3).map(|dir| dir.join("cta-admin")).find(|path| path.is_file());
+    found.context("no cta-admin near this program; build it with 'cargo build -p cta-sim'")
+}
+
 /// What one invocation knows about itself.
 struct Invocation<'a> {
     dir: &'a Path,
@@ -181,9 +191,32 @@ impl Invocation<'_> {
             }
             Action::Exit2(text) => {
                 let world = session.commit()?;
-                let array = self.line.format == Format::Json && world.transport == Transport::Xrootd;
-                let empty: &[u8] = if array { b"[]\n" } else { b"" };
-                self.end(2, empty, text, Effect::None)
+                self.end(2, self.empty_array(&world), text, Effect::None)
+            }
+            Action::Exit(code) => {
+                session.commit()?;
+                self.end(*code, b"", "", Effect::None)
+            }
+            Action::ApplyThenExit2(text) => {
+                let (world, _, effect) = self.apply(session)?;
+                self.end(2, self.empty_array(&world), text, effect)
+            }
+            Action::CutThenHang => {
+                let (whole, _) = self.whole(session)?;
+                let mut out = Sink::new();
+                let _closed = out.write_all(&whole[..whole.len() / 2]);
+                out.flush();
+                self.hang()
+            }
+            Action::Trickle(ms) => {
+                let (whole, effect) = self.whole(session)?;
+                let mut out = Sink::new();
+                for part in whole.chunks(whole.len() / 10 + 1) {
+                    std::thread::sleep(Duration::from_millis(*ms));
+                    let _closed = out.write_all(part);
+                    out.flush();
+                }
+                self.end(0, b"", "", effect)
             }
             Action::Text(text) => {
                 session.commit()?;
@@ -336,21 +369,31 @@ impl Invocation<'_> {
                 (0, String::new())
             }
             Answer::User(message) => {
-                if json && world.transport == Transport::Xrootd {
-                    let _closed = out.write_all(b"[]\n");
-                }
+                let _closed = out.write_all(self.empty_array(world));
                 (2, message.clone())
             }
             Answer::Cta(message) => (1, message.clone()),
         }
     }
 
-    fn cut(&self, session: Session, code: i32) -> Result<u8> {
+    /// Does the command; what it would print.
+    fn whole(&self, session: Session) -> Result<(Vec<u8>, Effect)> {
         let (world, answer, effect) = self.apply(session)?;
         let mut whole = Vec::new();
         self.print(&mut whole, &world, &answer);
+        Ok((whole, effect))
+    }
+
+    fn cut(&self, session: Session, code: i32) -> Result<u8> {
+        let (mut whole, effect) = self.whole(session)?;
         whole.truncate(whole.len() / 2);
         self.end(u8::try_from(code).unwrap_or(1), &whole, "", effect)
+    }
+
+    /// What goes with a user error.
+    fn empty_array(&self, world: &World) -> &'static [u8] {
+        let json = self.line.format == Format::Json && world.transport == Transport::Xrootd;
+        if json { b"[]\n" } else { b"" }
     }
 
     fn huge(&self, bytes: u64) -> Result<u8> {
@@ -618,14 +661,13 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
 /// Sets one top-level value of the world (`down`, `daemon_down`, `pending_ms` ...).
 fn set(dir: &Path, key: &str, json: &str) -> Result<()> {
     let value: serde_json::Value = serde_json::from_str(json).context("reading the value")?;
-    let changed = World::edit(dir, |world| -> Result<()> {
+    World::edit(dir, |world| -> Result<()> {
         let mut object = serde_json::to_value(&*world)?;
         let slot = object.get_mut(key).with_context(|| format!("the world has no '{key}'"))?;
         *slot = value;
         *world = serde_json::from_value(object)?;
         Ok(())
-    })?;
-    changed
+    })?
 }
 
 fn summary(dir: &Path) -> Result<()> {

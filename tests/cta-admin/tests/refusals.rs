@@ -1,5 +1,7 @@
 //! Every refusal CTA is known for: message, exit code and streams, on both transports.
 
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
+
 mod common;
 
 use common::Site;
@@ -338,6 +340,25 @@ fn a_front_end_that_is_down_exits_1_and_on_grpc_0_for_lists() {
     assert_eq!((list.code, list.stderr.as_str()), (Some(0), ""));
     assert!(list.text().starts_with("gRPC call failed. Error code: 14 ") && list.text().ends_with("\n[]\n"));
     assert_eq!(site.go("tape reclaim --vid V01001").code, Some(1));
+}
+
+#[test]
+fn one_front_end_of_two_can_be_down() {
+    let mut world = plain().split();
+    world.frontends[1].down = true;
+    let site = Site::new(&world);
+    let code = |name: &str| {
+        let path = cta_sim::config_path(&site.dir(), name);
+        site.go(&format!("--json --config {} version", path.display())).code
+    };
+    assert_eq!([code("user"), code("repack")], [Some(0), Some(1)]);
+}
+
+#[test]
+fn of_a_repeated_option_the_first_counts() {
+    let site = Site::new(&plain());
+    site.ok("tape ch --vid V01001 --comment a -m b -v V01002");
+    assert_eq!((&*site.world().tapes["V01001"].comment, &*site.world().tapes["V01002"].comment), ("a", ""));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tape states: every transition, on every kind of front end, with both schedulers.
 
+#![expect(clippy::unwrap_used, reason = "code shared by tests may fail as a test does")]
+
 mod common;
 
 use common::Site;

@@ -21,6 +21,7 @@ pub struct Reply {
 }
 
 impl Reply {
+    #[allow(dead_code, reason = "each test file uses some of it")]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
