@@ -79,7 +79,7 @@ impl Statements {
                 .map(|suffix| name.with_suffix(suffix));
         let row = columns("m");
         // Owed to a slot: a start, or a retry, of a row that holds none.
-        let needs = "((k.wanted IS NULL AND k.stage = 'start') OR k.wanted = 'retry') AND k.slot_since IS NULL";
+        let needs = "((k.wanted IS NULL AND k.stage = 'start') OR k.wanted IS NOT DISTINCT FROM 'retry') AND k.slot_since IS NULL";
         let held = format!(
             "EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'hold' AND c.name = k.tape \
              AND (c.until IS NULL OR c.until > clock_timestamp()))"
