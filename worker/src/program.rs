@@ -168,9 +168,24 @@ fn raised(before: Shutdown) -> Shutdown {
 /// When stdout cannot be written otherwise.
 pub fn print(data: impl Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    match write!(out, "{data}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
-        _ => Ok(()),
+    let written = write!(out, "{data}").and_then(|()| out.flush());
+    unless_gone(written.map_err(anyhow::Error::new)).context("writing to stdout")
+}
+
+/// What came of writing to stdout: a reader that has gone away is no failure.
+///
+/// # Errors
+/// Any other.
+pub fn unless_gone(written: anyhow::Result<()>) -> anyhow::Result<()> {
+    let gone = |error: &anyhow::Error| {
+        error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            .any(|io| io.kind() == ErrorKind::BrokenPipe)
+    };
+    match written {
+        Err(error) if gone(&error) => Ok(()),
+        written => written,
     }
 }
 
