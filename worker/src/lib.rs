@@ -7,9 +7,13 @@
 //! | [`listing`] | the listing of a tape's files, written before its repack |
 //! | [`dead_letter`] | dead letters: mode error, if a Stop is behind them |
 //! | [`service`] | consuming: connections, concurrency, outages, the end |
+//! | [`program`] | how a program begins and ends; the producer's too |
+//! | [`cli`] | the worker's command line |
 
+pub mod cli;
 pub mod dead_letter;
 pub mod delivery;
 pub mod listing;
 pub mod look;
+pub mod program;
 pub mod service;
