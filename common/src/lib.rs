@@ -7,6 +7,7 @@
 //! | [`task`] | the task row and its law: claim, last check, record, abandon | no |
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
 //! | [`failpoint`] | where tests break things; nothing in a product build | no |
+//! | [`explain`] | why a tape waits, until when, what happens next | no |
 //! | [`reason`] | why a tape waits or stopped: the codes | no |
 //! | [`settings`] | the configuration file, checked | reads files |
 //! | [`cta`] | `cta-admin`: commands as values, replies as types, the process runner | runs programs |
@@ -17,6 +18,7 @@
 
 pub mod broker;
 pub mod cta;
+pub mod explain;
 pub mod failpoint;
 pub mod journey;
 pub mod reason;
