@@ -1,5 +1,5 @@
 -- The tables beside ATRESYS's own, which is created where there is none and otherwise left as it is (but for an index).
--- {table} is the configured table; the others carry its name with a suffix, in its schema.
+-- {table} is the configured table; {task} and the others carry its name with a suffix, in its schema.
 
 DO $$ BEGIN
     IF to_regtype('{schema_dot}automation_modes') IS NULL THEN
@@ -26,13 +26,13 @@ CREATE TABLE IF NOT EXISTS {table} (
     responsible     varchar(40)  NOT NULL
 );
 
-CREATE INDEX IF NOT EXISTS {index}_open ON {table} (tape) WHERE finished IS NULL;
+CREATE INDEX IF NOT EXISTS "{index}_open" ON {table} (tape) WHERE finished IS NULL;
 
-CREATE SEQUENCE IF NOT EXISTS {table}_generation_seq;
-CREATE SEQUENCE IF NOT EXISTS {table}_epoch_seq;
+CREATE SEQUENCE IF NOT EXISTS {generation_seq};
+CREATE SEQUENCE IF NOT EXISTS {epoch_seq};
 
 -- One row per VID, whatever the journey. Losing it loses no tape: missing rows are made from {table}.
-CREATE TABLE IF NOT EXISTS {table}_task (
+CREATE TABLE IF NOT EXISTS {task} (
     tape            text        PRIMARY KEY,
     stage           text,
     generation      bigint      NOT NULL,
@@ -58,14 +58,14 @@ CREATE TABLE IF NOT EXISTS {table}_task (
     seen            jsonb
 );
 
-CREATE INDEX IF NOT EXISTS {index}_task_due ON {table}_task (stage, next_attempt_at NULLS FIRST)
+CREATE INDEX IF NOT EXISTS "{index}_task_due" ON {task} (stage, next_attempt_at NULLS FIRST)
     WHERE next_attempt_at IS DISTINCT FROM 'infinity';
-CREATE INDEX IF NOT EXISTS {index}_task_slot ON {table}_task (tape) WHERE slot_since IS NOT NULL;
-CREATE INDEX IF NOT EXISTS {index}_task_lease ON {table}_task (lease_until) WHERE owner IS NOT NULL;
-CREATE INDEX IF NOT EXISTS {index}_task_failed ON {table}_task (tape) WHERE outcome = 'failed';
+CREATE INDEX IF NOT EXISTS "{index}_task_slot" ON {task} (tape) WHERE slot_since IS NOT NULL;
+CREATE INDEX IF NOT EXISTS "{index}_task_lease" ON {task} (lease_until) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS "{index}_task_failed" ON {task} (tape) WHERE outcome = 'failed';
 
 -- What happened, for ever. Append-only.
-CREATE TABLE IF NOT EXISTS {table}_event (
+CREATE TABLE IF NOT EXISTS {event} (
     id      bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at      timestamptz  NOT NULL DEFAULT clock_timestamp(),
     tape    text         NOT NULL,
@@ -76,11 +76,11 @@ CREATE TABLE IF NOT EXISTS {table}_event (
     detail  jsonb        NOT NULL DEFAULT '{}'
 );
 
-CREATE INDEX IF NOT EXISTS {index}_event_tape ON {table}_event (tape, at);
-CREATE INDEX IF NOT EXISTS {index}_event_at ON {table}_event USING brin (at);
+CREATE INDEX IF NOT EXISTS "{index}_event_tape" ON {event} (tape, at);
+CREATE INDEX IF NOT EXISTS "{index}_event_at" ON {event} USING brin (at);
 
 -- Rows of journeys that are over: finished and prepared again, or given back.
-CREATE TABLE IF NOT EXISTS {table}_history (
+CREATE TABLE IF NOT EXISTS {history} (
     id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     why      text        NOT NULL,
@@ -89,10 +89,10 @@ CREATE TABLE IF NOT EXISTS {table}_history (
     task     jsonb
 );
 
-CREATE INDEX IF NOT EXISTS {index}_history_tape ON {table}_history (tape);
+CREATE INDEX IF NOT EXISTS "{index}_history_tape" ON {history} (tape);
 
 -- The gate of the slots, paused stages, held tapes.
-CREATE TABLE IF NOT EXISTS {table}_control (
+CREATE TABLE IF NOT EXISTS {control} (
     kind  text        NOT NULL CHECK (kind IN ('gate', 'pause', 'hold')),
     name  text        NOT NULL,
     who   text        NOT NULL,
@@ -102,11 +102,11 @@ CREATE TABLE IF NOT EXISTS {table}_control (
     PRIMARY KEY (kind, name)
 );
 
-INSERT INTO {table}_control (kind, name, who, why)
+INSERT INTO {control} (kind, name, who, why)
 VALUES ('gate', 'slots', 'migration', 'locked while slots are counted') ON CONFLICT DO NOTHING;
 
 -- End-of-repack statistics on their way to the file that monitoring reads.
-CREATE TABLE IF NOT EXISTS {table}_statistic (
+CREATE TABLE IF NOT EXISTS {statistic} (
     id         bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at         timestamptz  NOT NULL DEFAULT clock_timestamp(),
     tape       text         NOT NULL,
@@ -116,4 +116,4 @@ CREATE TABLE IF NOT EXISTS {table}_statistic (
     written_at timestamptz
 );
 
-CREATE INDEX IF NOT EXISTS {index}_statistic_unwritten ON {table}_statistic (id) WHERE written_at IS NULL;
+CREATE INDEX IF NOT EXISTS "{index}_stat_todo" ON {statistic} (id) WHERE written_at IS NULL;

@@ -25,8 +25,12 @@ pub struct Report {
 }
 
 fn text(step: &Step, table: &TableName) -> String {
-    let schema_dot = table.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
-    step.sql.replace("{table}", &table.to_string()).replace("{index}", &table.name).replace("{schema_dot}", &schema_dot)
+    let schema_dot = table.schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
+    let sql = step.sql.replace("{table}", &table.to_string()).replace("{index}", &table.name);
+    let sql = sql.replace("{schema_dot}", &schema_dot);
+    ["generation_seq", "epoch_seq", "task", "event", "history", "control", "statistic"]
+        .iter()
+        .fold(sql, |sql, name| sql.replace(&format!("{{{name}}}"), &table.with_suffix(&format!("_{name}"))))
 }
 
 /// Applies every step that is missing, all in one transaction under an advisory lock.
@@ -65,6 +69,7 @@ async fn in_one_transaction(
     keep: bool,
 ) -> anyhow::Result<Report> {
     let table = &settings.database.table;
+    let migration = table.with_suffix("_migration");
     let tx = client.transaction().await.map_err(super::describe)?;
     tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", &[&table.to_string()])
         .await
@@ -73,7 +78,7 @@ async fn in_one_transaction(
         tx.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.to_string()]).await.map_err(super::describe)?;
     let adopted: bool = there.get(0);
     tx.batch_execute(&format!(
-        "SET LOCAL client_min_messages TO warning; CREATE TABLE IF NOT EXISTS {table}_migration \
+        "SET LOCAL client_min_messages TO warning; CREATE TABLE IF NOT EXISTS {migration} \
          (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
     ))
     .await
@@ -81,7 +86,7 @@ async fn in_one_transaction(
     .context("creating the table of migrations")?;
     let newest = STEPS[STEPS.len() - 1].number;
     let at = tx
-        .query_one(&format!("SELECT coalesce(max(number), 0) FROM {table}_migration"), &[])
+        .query_one(&format!("SELECT coalesce(max(number), 0) FROM {migration}"), &[])
         .await
         .map_err(super::describe)?;
     let at: i32 = at.get(0);
@@ -96,12 +101,9 @@ async fn in_one_transaction(
             .await
             .map_err(super::describe)
             .with_context(|| format!("migration {} ({})", step.number, step.name))?;
-        tx.execute(
-            &format!("INSERT INTO {table}_migration (number, name) VALUES ($1, $2)"),
-            &[&step.number, &step.name],
-        )
-        .await
-        .map_err(super::describe)?;
+        tx.execute(&format!("INSERT INTO {migration} (number, name) VALUES ($1, $2)"), &[&step.number, &step.name])
+            .await
+            .map_err(super::describe)?;
         applied.push(step.name.to_owned());
     }
     let end = if keep { tx.commit().await } else { tx.rollback().await };

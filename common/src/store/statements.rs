@@ -74,31 +74,34 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(name: &TableName) -> Statements {
         let t = name.to_string();
+        let [task_table, event, history, control, statistic, generation_seq, epoch_seq] =
+            ["_task", "_event", "_history", "_control", "_statistic", "_generation_seq", "_epoch_seq"]
+                .map(|suffix| name.with_suffix(suffix));
         let row = columns("m");
         // Owed to a slot: a start, or a retry, of a row that holds none.
         let needs = "((k.wanted IS NULL AND k.stage = 'start') OR k.wanted = 'retry') AND k.slot_since IS NULL";
         let held = format!(
-            "EXISTS (SELECT 1 FROM {t}_control c WHERE c.kind = 'hold' AND c.name = k.tape \
+            "EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'hold' AND c.name = k.tape \
              AND (c.until IS NULL OR c.until > clock_timestamp()))"
         );
         let task: String =
             TASK_COLUMNS.split(", ").map(|column| format!("k.{}", column.trim())).collect::<Vec<_>>().join(", ");
         Statements {
-            task_regclass: format!("{t}_task"),
+            task_regclass: task_table.clone(),
             ready: "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(), to_regclass($1) IS NOT NULL"
                 .to_owned(),
-            lock_gate: format!("SELECT 1 FROM {t}_control WHERE kind = 'gate' AND name = 'slots' FOR UPDATE"),
+            lock_gate: format!("SELECT 1 FROM {control} WHERE kind = 'gate' AND name = 'slots' FOR UPDATE"),
             lock_row: format!("SELECT {row} FROM {t} m WHERE m.tape = $1 FOR UPDATE"),
-            lock_task: format!("SELECT {TASK_COLUMNS} FROM {t}_task WHERE tape = $1 FOR UPDATE"),
+            lock_task: format!("SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 FOR UPDATE"),
             control: format!(
-                "SELECT kind, name, who, why, until FROM {t}_control WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') \
+                "SELECT kind, name, who, why, until FROM {control} WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') \
                  AND (until IS NULL OR until > clock_timestamp())"
             ),
             clock: format!(
-                "SELECT clock_timestamp() AS now, nextval('{t}_generation_seq') AS generation, nextval('{t}_epoch_seq') AS epoch, \
+                "SELECT clock_timestamp() AS now, nextval('{generation_seq}') AS generation, nextval('{epoch_seq}') AS epoch, \
                  random() AS jitter, \
                  extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
-                 (SELECT count(*) FROM {t}_task WHERE slot_since IS NOT NULL AND tape <> $1) AS other_slots"
+                 (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) AS other_slots"
             ),
             set_mode: format!("UPDATE {t} m SET mode = $2::text::{} WHERE tape = $1 RETURNING {row}", mode_type(name)),
             set_fields: format!(
@@ -111,30 +114,30 @@ impl Statements {
                  RETURNING {row}"
             ),
             to_history: format!(
-                "INSERT INTO {t}_history (why, tape, row, task) SELECT $2, m.tape, to_jsonb(m), $3 FROM {t} m WHERE m.tape = $1"
+                "INSERT INTO {history} (why, tape, row, task) SELECT $2, m.tape, to_jsonb(m), $3 FROM {t} m WHERE m.tape = $1"
             ),
             delete_row: format!("DELETE FROM {t} WHERE tape = $1"),
-            save_task: save_task(&t),
+            save_task: save_task(&task_table),
             renew: format!(
-                "UPDATE {t}_task SET lease_until = clock_timestamp() + make_interval(secs => $3) \
+                "UPDATE {task_table} SET lease_until = clock_timestamp() + make_interval(secs => $3) \
                  WHERE tape = $1 AND epoch = $2 AND owner IS NOT NULL AND lease_until > clock_timestamp()"
             ),
             add_event: format!(
-                "INSERT INTO {t}_event (tape, journey, stage, kind, actor, detail) VALUES ($1, $2::timestamptz::timestamp(0), $3, $4, $5, $6)"
+                "INSERT INTO {event} (tape, journey, stage, kind, actor, detail) VALUES ($1, $2::timestamptz::timestamp(0), $3, $4, $5, $6)"
             ),
             add_statistic: format!(
-                "INSERT INTO {t}_statistic (tape, entered, round, line) \
+                "INSERT INTO {statistic} (tape, entered, round, line) \
                  SELECT m.tape, m.entered, $2, jsonb_build_object('tape', m.tape, 'entered', m.entered, 'round', $2::int4, \
                  'repack', $3::jsonb, 'row', to_jsonb(m)) FROM {t} m WHERE m.tape = $1"
             ),
             changed: format!(
-                "SELECT m.tape::text FROM {t} m LEFT JOIN {t}_task k ON k.tape = m.tape WHERE m.finished IS NULL \
+                "SELECT m.tape::text FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape WHERE m.finished IS NULL \
                  AND (k.tape IS NULL OR k.seen_xmin IS DISTINCT FROM m.xmin::text::int8) \
-                 UNION ALL SELECT k.tape FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                 UNION ALL SELECT k.tape FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
                  WHERE k.stage IS NOT NULL AND m.finished IS NOT NULL"
             ),
             due: format!(
-                "SELECT k.tape, k.generation FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                "SELECT k.tape, k.generation FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
                  WHERE k.stage = $1 AND m.mode = 'auto' AND m.finished IS NULL \
                  AND (k.next_attempt_at IS NULL OR k.next_attempt_at <= clock_timestamp()) \
                  AND (k.owner IS NULL OR k.lease_until <= clock_timestamp()) \
@@ -145,27 +148,27 @@ impl Statements {
                  ORDER BY m.priority DESC, m.entered, m.tape LIMIT $4"
             ),
             slots: format!(
-                "SELECT (SELECT count(*) FROM {t}_task WHERE slot_since IS NOT NULL) AS taken, \
-                 (SELECT count(*) FROM {t}_task k WHERE {needs} AND k.dispatched_at > clock_timestamp() - make_interval(secs => $1)) AS asked"
+                "SELECT (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL) AS taken, \
+                 (SELECT count(*) FROM {task_table} k WHERE {needs} AND k.dispatched_at > clock_timestamp() - make_interval(secs => $1)) AS asked"
             ),
             mark: format!(
-                "UPDATE {t}_task k SET dispatched_at = clock_timestamp() \
+                "UPDATE {task_table} k SET dispatched_at = clock_timestamp() \
                  FROM unnest($1::text[], $2::int8[]) AS wanted (tape, generation) \
                  WHERE k.tape = wanted.tape AND k.generation = wanted.generation RETURNING k.tape"
             ),
             clear: format!(
-                "UPDATE {t}_task k SET dispatched_at = NULL FROM unnest($1::text[], $2::int8[]) AS wanted (tape, generation) \
+                "UPDATE {task_table} k SET dispatched_at = NULL FROM unnest($1::text[], $2::int8[]) AS wanted (tape, generation) \
                  WHERE k.tape = wanted.tape AND k.generation = wanted.generation"
             ),
             closable: format!(
-                "SELECT k.tape FROM {t}_task k LEFT JOIN {t} m ON m.tape = k.tape \
+                "SELECT k.tape FROM {task_table} k LEFT JOIN {t} m ON m.tape = k.tape \
                  WHERE k.owner IS NOT NULL AND k.lease_until <= clock_timestamp() \
                  AND (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} \
-                      OR EXISTS (SELECT 1 FROM {t}_control c WHERE c.kind = 'pause' AND c.name = k.stage \
+                      OR EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'pause' AND c.name = k.stage \
                                  AND (c.until IS NULL OR c.until > clock_timestamp())))"
             ),
             sweepable: format!(
-                "SELECT k.tape FROM {t}_task k JOIN {t} m ON m.tape = k.tape \
+                "SELECT k.tape FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
                  WHERE k.outcome = 'failed' AND m.mode = 'auto' AND m.finished IS NULL \
                  AND (k.memory->>'stopped_at')::timestamptz <= clock_timestamp() - make_interval(secs => $1)"
             ),
@@ -174,37 +177,37 @@ impl Statements {
                  (k.owner IS NOT NULL OR k.intent IS NOT NULL OR coalesce(k.settle_until > clock_timestamp(), false)) AS open, \
                  (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} OR k.stage NOT IN ('start', 'end') \
                   OR k.outcome = 'failed') AS idle \
-                 FROM {t}_task k LEFT JOIN {t} m ON m.tape = k.tape WHERE k.slot_since IS NOT NULL"
+                 FROM {task_table} k LEFT JOIN {t} m ON m.tape = k.tape WHERE k.slot_since IS NOT NULL"
             ),
-            unwritten: format!("SELECT id, line::text FROM {t}_statistic WHERE written_at IS NULL ORDER BY id LIMIT 500"),
-            written: format!("UPDATE {t}_statistic SET written_at = clock_timestamp() WHERE id = ANY($1)"),
+            unwritten: format!("SELECT id, line::text FROM {statistic} WHERE written_at IS NULL ORDER BY id LIMIT 500"),
+            written: format!("UPDATE {statistic} SET written_at = clock_timestamp() WHERE id = ANY($1)"),
             export: format!("SELECT row_to_json(m)::text FROM {t} m ORDER BY m.tape"),
             overview: format!(
                 "SELECT {row}, {}, c.who AS hold_who, c.why AS hold_why, c.until AS hold_until, clock_timestamp() AS now \
-                 FROM {t} m LEFT JOIN {t}_task k ON k.tape = m.tape \
-                 LEFT JOIN {t}_control c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) \
+                 FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape \
+                 LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) \
                  WHERE ($1::text[] IS NULL OR m.tape = ANY($1)) AND ($2::text[] IS NULL OR m.mode::text = ANY($2)) \
                  AND ($3 OR m.finished IS NULL) ORDER BY m.tape",
                 task.split(", ").map(|column| format!("{column} AS k_{}", column.trim_start_matches("k."))).collect::<Vec<_>>().join(", ")
             ),
             events: format!(
-                "SELECT id, at, tape, journey, stage, kind, actor, detail FROM (SELECT * FROM {t}_event \
+                "SELECT id, at, tape, journey, stage, kind, actor, detail FROM (SELECT * FROM {event} \
                  WHERE ($1::text IS NULL OR tape = $1) AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR stage = $3) \
                  AND ($4::text IS NULL OR actor = $4) AND ($5::timestamptz IS NULL OR at >= $5) \
                  ORDER BY id DESC LIMIT $6) newest ORDER BY id"
             ),
             holds: format!(
-                "SELECT name FROM {t}_control WHERE kind = 'hold' AND (until IS NULL OR until > clock_timestamp()) ORDER BY name"
+                "SELECT name FROM {control} WHERE kind = 'hold' AND (until IS NULL OR until > clock_timestamp()) ORDER BY name"
             ),
             controls: format!(
-                "SELECT kind, name, who, why, since, until FROM {t}_control WHERE kind <> 'gate' \
+                "SELECT kind, name, who, why, since, until FROM {control} WHERE kind <> 'gate' \
                  AND (until IS NULL OR until > clock_timestamp()) ORDER BY kind, name"
             ),
             set_control: format!(
-                "INSERT INTO {t}_control (kind, name, who, why, until) VALUES ($1, $2, $3, $4, $5) \
+                "INSERT INTO {control} (kind, name, who, why, until) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (kind, name) DO UPDATE SET who = $3, why = $4, until = $5, since = clock_timestamp()"
             ),
-            drop_control: format!("DELETE FROM {t}_control WHERE kind = $1 AND name = $2"),
+            drop_control: format!("DELETE FROM {control} WHERE kind = $1 AND name = $2"),
             widths: "SELECT attname::text, atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND atttypmod > 4 \
                      AND attname IN ('tape', 'mediatype', 'tapepool', 'responsible')"
                 .to_owned(),
@@ -231,7 +234,7 @@ impl Statements {
 /// The enum lives in the table's schema where one is configured, else it is found by the search path.
 fn mode_type(name: &TableName) -> String {
     match &name.schema {
-        Some(schema) => format!("{schema}.automation_modes"),
+        Some(schema) => format!("\"{schema}\".automation_modes"),
         None => "automation_modes".to_owned(),
     }
 }
@@ -241,7 +244,7 @@ fn save_task(table: &str) -> String {
     let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
     let updates: Vec<String> = columns.iter().skip(1).map(|column| format!("{column} = EXCLUDED.{column}")).collect();
     format!(
-        "INSERT INTO {table}_task ({}) VALUES ({}) ON CONFLICT (tape) DO UPDATE SET {}",
+        "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT (tape) DO UPDATE SET {}",
         columns.join(", "),
         values.join(", "),
         updates.join(", ")
