@@ -531,7 +531,7 @@ pub fn standing(row: Option<&Result<Tape, OddRow>>, now: DateTime<Utc>) -> Strin
             let since = tape.stamps.at(tape.state()).map(|at| format!(" for {}", ago(now - at))).unwrap_or_default();
             format!("{}{since}, mode {}", tape.state(), tape.mode)
         }
-        Some(Err(odd)) => odd.to_string(),
+        Some(Err(_)) => "in the table with an odd row".to_owned(),
         None => "not in the table".to_owned(),
     }
 }

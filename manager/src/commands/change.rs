@@ -45,7 +45,7 @@ pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<
     let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
     if !json {
         for (vid, plan) in vids.iter().zip(&plans) {
-            if matches!(plan, Plan::Change { .. }) && !on.consent.dry_run {
+            if matches!(plan, Plan::Change { .. }) && !on.consent.dry_run && !on.consent.yes {
                 desk.remark(&foreseen(vid, plan, &preview.standing(vid)));
             }
         }
@@ -166,12 +166,15 @@ impl Report<'_> {
         desk: &mut Desk<'_>,
     ) -> anyhow::Result<()> {
         let verb = self.act.verb();
+        let mut notes = Vec::new();
         let (word, object, data, error) = match result {
             Ok(Plan::Change { what, remarks }) => {
                 let word = if self.dry_run { "would-change" } else { "changed" };
                 let would = if self.dry_run { "would change: " } else { "" };
                 let line = format!("{vid}: {would}{}", clean(&what.join("; ")));
-                (word, json!({"what": what, "remarks": remarks}), Some(line), None)
+                let object = json!({"what": what, "remarks": remarks});
+                notes = remarks;
+                (word, object, Some(line), None)
             }
             Ok(Plan::Already(text)) => {
                 let line = format!("{vid}: already so: {}", clean(&text));
@@ -221,6 +224,9 @@ impl Report<'_> {
             (_, Some(line)) => desk.remark(&line),
             (Some(line), None) => desk.data(&line)?,
             (None, None) => {}
+        }
+        for remark in notes {
+            desk.remark(&format!("       note: {}", clean(&remark)));
         }
         Ok(())
     }

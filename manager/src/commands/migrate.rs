@@ -12,15 +12,15 @@ use crate::output::{Desk, Exit};
 /// What the database says; nothing was changed then.
 pub async fn run(settings: &Settings, dry_run: bool, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
     let report = if dry_run { migrate::rehearse(settings).await? } else { migrate::migrate(settings).await? };
+    let table = settings.database.table.to_string().replace('"', "");
     if json {
         desk.data(
-            &json!({"table": settings.database.table.to_string(), "applied": report.applied, "version": report.version,
+            &json!({"table": table, "applied": report.applied, "version": report.version,
                     "adopted": report.adopted, "dry_run": dry_run})
             .to_string(),
         )?;
         return Ok(Exit::Done);
     }
-    let table = &settings.database.table;
     let would = if dry_run { "would be " } else { "" };
     match report.applied.as_slice() {
         [] => desk.data(&format!("{table}: up to date (version {})", report.version))?,
