@@ -26,7 +26,7 @@ fn plain(text: &str) -> String {
 fn login(uid: u32) -> Option<String> {
     let file = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     in_password_file(&file, uid).or_else(|| {
-        let answer = std::process::Command::new("id").arg("-un").stderr(std::process::Stdio::null()).output().ok()?;
+        let answer = std::process::Command::new("id").arg("-run").stderr(std::process::Stdio::null()).output().ok()?;
         let name = String::from_utf8(answer.stdout).ok()?.trim().to_owned();
         (answer.status.success() && !name.is_empty()).then_some(name)
     })

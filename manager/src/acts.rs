@@ -7,7 +7,7 @@ use common::journey::{self, Event, Mode, State};
 use common::stages;
 use common::store::{HoldChange, Locked};
 use common::tape::{OddRow, Tape, Vid};
-use common::task::{Ground, Note, RowChange, Task, Wanted, later};
+use common::task::{Ground, Next, Note, RowChange, Task, Wanted, later};
 use serde_json::{Value, json};
 
 /// What an operator wants of a tape.
@@ -242,7 +242,13 @@ impl Case<'_> {
         }
         let adopts = adopt && !(self.task.memory.adopt && self.task.memory.request.is_none());
         if self.tape.mode == Mode::Auto && !self.task.has_stop() && !adopts {
-            return Judged::new(Plan::Already("in mode auto, and not stopped".to_owned()));
+            let next = match self.task.next {
+                Next::At(at) if at > self.ground.now => {
+                    format!("; the next attempt is in {}", ago(at - self.ground.now))
+                }
+                Next::Now | Next::At(_) | Next::Never => String::new(),
+            };
+            return Judged::new(Plan::Already(format!("in mode auto, and not stopped{next}")));
         }
         let mode = match self.mode_auto() {
             Ok(mode) => mode,

@@ -1,5 +1,7 @@
 //! The manager against a real PostgreSQL: the tables it makes, and what its verbs change and refuse to change.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -327,7 +329,7 @@ async fn a_wish_is_written_down_for_a_worker_and_only_where_it_makes_sense() {
         for stamps in 0..6 {
             let words = format!("{verb} V0000{stamps} --yes");
             if good.contains(&stamps) {
-                let before = site.one(&format!("SELECT max(generation) FROM repack_status_task")).await;
+                let before = site.one("SELECT max(generation) FROM repack_status_task").await;
                 let said = site.run(&words).await;
                 assert_eq!(said.exit, Exit::Done, "{words}: {said:?}");
                 let row = format!(
@@ -340,7 +342,7 @@ async fn a_wish_is_written_down_for_a_worker_and_only_where_it_makes_sense() {
                     other => other,
                 };
                 assert_eq!(site.one(&row).await, Some(format!(r#"["auto", "{name}", null]"#)), "{words}");
-                assert_ne!(site.one(&format!("SELECT max(generation) FROM repack_status_task")).await, before);
+                assert_ne!(site.one("SELECT max(generation) FROM repack_status_task").await, before);
                 site.unchanged(&words, Exit::Done, "already so").await;
                 site.sql(&format!("UPDATE repack_status SET mode = 'error' WHERE tape = 'V0000{stamps}'")).await;
             } else {

@@ -257,3 +257,90 @@ fn wide(tape: &Tape, overview: &Overview, why: &Explained) -> Vec<Cell> {
         coloured(why_text(why, overview.now), colour(tape, overview)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use common::explain::followed;
+    use common::journey::Stamps;
+    use common::tape::OddRow;
+    use common::task::{Hold, Progress};
+
+    use super::*;
+
+    const DOCUMENTATION: &str = include_str!("../../../docs/json-manager.md");
+
+    fn overview() -> Overview {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let tape = Tape {
+            vid: "V01007".parse().unwrap(),
+            stamps: Stamps::entered(now - TimeDelta::hours(26)),
+            mode: Mode::Auto,
+            priority: 1,
+            mediatype: "LTO9".to_owned(),
+            tapepool: "raw\x1b[31m".to_owned(),
+            responsible: "bob".to_owned(),
+            files: 4,
+            bytes: 4_000_000,
+            usage: 40,
+            last_write_date: None,
+            xmin: 7,
+        };
+        let mut task = followed(&tape, None, &Settings::default(), now).0;
+        task.progress = Some(Progress::default());
+        task.next = Next::Never;
+        let hold = Some(Hold { who: "alice@desk".to_owned(), why: "audit".to_owned(), until: None });
+        Overview { row: Ok(tape), task: Some(task), hold, now }
+    }
+
+    fn around() -> Around {
+        Around { slots: Slots { taken: 0, max: 1, stuck: Vec::new() }, paused: Vec::new() }
+    }
+
+    fn keys(value: &Value) -> Vec<&String> {
+        value.as_object().unwrap().keys().collect()
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_is_there() {
+        let overview = overview();
+        let why = around().explain(&overview, &Settings::default());
+        let object = object(&overview, &why);
+        let section = DOCUMENTATION.split("## A tape").nth(1).unwrap().split("`waits.code`").next().unwrap();
+        let names = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let rows: Vec<Vec<&str>> =
+            section.lines().filter(|line| line.starts_with("| `")).map(|line| line.split('|').collect()).collect();
+        let documented: Vec<String> = rows.iter().flat_map(|row| names(row[1])).collect();
+        assert_eq!(keys(&object), documented.iter().collect::<Vec<_>>());
+        for inner in ["progress", "hold", "waits"] {
+            let row = rows.iter().find(|row| names(row[1]) == [inner]).unwrap();
+            let documented = names(row[2]);
+            assert_eq!(keys(&object[inner]), documented.iter().collect::<Vec<_>>(), "{inner}");
+        }
+        assert_eq!(object["entered"], "2027-01-14T06:00:00Z");
+        assert_eq!(object["next_attempt_at"], "never");
+    }
+
+    #[test]
+    fn an_odd_row_has_the_same_keys_and_comes_last_for_people() {
+        let good = overview();
+        let odd = Overview {
+            row: Err(OddRow { tape: "A\\n1".to_owned(), problems: vec!["entered is not set".to_owned()] }),
+            task: None,
+            hold: None,
+            now: good.now,
+        };
+        let settings = Settings::default();
+        let around = around();
+        let rows: Vec<_> = [&odd, &good].map(|overview| (overview, around.explain(overview, &settings))).into();
+        assert_eq!(keys(&object(rows[0].0, &rows[0].1)), keys(&object(rows[1].0, &rows[1].1)));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut desk = Desk { out: &mut out, err: &mut err, ask: None, width: None, colour: false };
+        people(&rows, false, &mut desk).unwrap();
+        people(&rows, true, &mut desk).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.find("V01007").unwrap() < text.find("odd rows").unwrap(), "{text}");
+        assert!(text.contains("1d2h") && text.contains("4.0M") && text.contains("audit"), "{text}");
+        assert!(!text.contains('\x1b'), "the pool's name must not steer the terminal: {text:?}");
+    }
+}
