@@ -143,7 +143,7 @@ struct Reference {
 
 impl Reference {
     async fn ask(store: &Store, cta: &Cta) -> anyhow::Result<Reference> {
-        let holds = store.controls().await.map_err(anyhow::Error::new)?;
+        let holds = store.controls().await?;
         Ok(Reference {
             pools: look::names(cta, &Query::TapePools).await.context("asking CTA for its tape pools")?,
             mount_policies: look::names(cta, &Query::MountPolicies)
@@ -258,8 +258,8 @@ async fn check_all(
     order: &Order,
     prepared: &mut Prepared,
 ) -> anyhow::Result<Vec<(Vid, Checked)>> {
-    store.ready().await.map_err(anyhow::Error::new)?;
-    let rows = store.overview(Some(&order.vids), None, true).await.map_err(anyhow::Error::new)?;
+    store.ready().await?;
+    let rows = store.overview(Some(&order.vids), None, true).await?;
     let mut table = in_table(rows);
     let mut left = Vec::new();
     for vid in &order.vids {

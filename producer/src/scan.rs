@@ -453,8 +453,8 @@ impl Explain for Spool {
 /// # Errors
 /// When the database or CTA does not answer, or not completely.
 pub async fn scan<E: Explain>(store: &Store, cta: &Cta, explain: E) -> anyhow::Result<(Selected, E)> {
-    store.ready().await.map_err(anyhow::Error::new)?;
-    let on_hold = store.holds().await.map_err(anyhow::Error::new)?.into_iter().collect();
+    store.ready().await?;
+    let on_hold = store.holds().await?.into_iter().collect();
     let in_table = in_table(store).await?;
     let all = look::requests(cta).await.context("asking CTA for all repack requests")?;
     let complete = all.is_some();
@@ -477,7 +477,7 @@ async fn in_table(store: &Store) -> anyhow::Result<HashSet<String>> {
         open.extend(open_row(line)?);
         Ok(())
     };
-    store.export(each).await.map_err(anyhow::Error::new).context("reading the table")?;
+    store.export(each).await.context("reading the table")?;
     Ok(open)
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use common::broker::Publisher;
 use common::cta::Cta;
 use common::settings::Settings;
 use common::stages::Stage;
 use common::store::Store;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use worker::service::Shutdown;
 
 /// Everything a tick works with.
@@ -19,6 +20,7 @@ pub struct Context {
     pub host: String,
     pub program: String,
     pub stop: watch::Receiver<Shutdown>,
+    pub publisher: Mutex<Option<Publisher>>,
 }
 
 /// What one stage did.
@@ -31,13 +33,13 @@ pub struct StageReport {}
 pub struct TickReport {
     pub stages: Vec<StageReport>,
     pub odd: Vec<String>,
-    pub trouble: Option<String>,
+    pub trouble: Vec<String>,
 }
 
 impl TickReport {
     /// Whether the run failed.
     pub fn failed(&self) -> bool {
-        self.trouble.is_some()
+        !self.trouble.is_empty()
     }
 }
 
