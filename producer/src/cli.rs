@@ -345,3 +345,180 @@ pub fn vids_of(options: &Prepare) -> Result<Vec<common::tape::Vid>, Vec<String>>
     let named = options.vids.iter().map(String::as_str).filter(|vid| *vid != "-");
     prepare::vids(named.chain(words.iter().map(String::as_str)))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Call, clap::Error> {
+        parse(args.iter().map(OsString::from).collect())
+    }
+
+    fn stages(verb: &Verb) -> Vec<&'static str> {
+        match verb {
+            Verb::Tick { stages, .. } => stages.iter().map(|stage| stage.name).collect(),
+            other => panic!("{other:?} is no tick"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound_under_every_name() {
+        command().debug_assert();
+        for entry in entries() {
+            common_options(entry_command(&entry, entry.alias)).debug_assert();
+        }
+        for stage in STAGES {
+            common_options(stage_command(stage, Some("cta-ops-x"))).debug_assert();
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_of_atresys() {
+        assert_eq!(
+            aliases(),
+            [
+                "cta-ops-repack-0-scan",
+                "cta-ops-repack-1-prepare",
+                "cta-ops-repack-2-start",
+                "cta-ops-repack-3-end",
+                "cta-ops-repack-4-quarantine",
+                "cta-ops-repack-5-reclaim",
+                "cta-ops-repack-6-finish",
+                "cta-ops-repack-monitor",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_name_does_what_the_subcommand_does() {
+        for stage in ["start", "end", "quarantine", "reclaim", "finish"] {
+            let alias = aliases().into_iter().find(|alias| alias.ends_with(&format!("-{stage}"))).unwrap();
+            for args in [&[alias.as_str()][..], &[PROGRAM, stage], &[&format!("/usr/bin/{alias}")], &["./x", stage]] {
+                let call = parsed(args).unwrap();
+                assert_eq!(stages(&call.verb), [stage], "{args:?}");
+            }
+        }
+        assert!(matches!(parsed(&["/usr/bin/cta-ops-repack-0-scan"]).unwrap().verb, Verb::Scan(_)));
+        assert!(matches!(parsed(&["cta-ops-repack-1-prepare", "V1"]).unwrap().verb, Verb::Prepare(_)));
+        assert!(matches!(parsed(&["cta-ops-repack-monitor"]).unwrap().verb, Verb::Monitor(_)));
+        assert_eq!(stages(&parsed(&[PROGRAM, "tick"]).unwrap().verb).len(), STAGES.len());
+        assert!(matches!(parsed(&[PROGRAM, "run"]).unwrap().verb, Verb::Run { dry_run: false }));
+    }
+
+    #[test]
+    fn options_of_every_program_are_taken_before_and_behind_the_subcommand_and_under_every_name() {
+        for args in [
+            &[PROGRAM, "-C", "f.yaml", "-V", "-j", "end"][..],
+            &[PROGRAM, "end", "--config", "f.yaml", "--verbose", "--json"],
+            &["cta-ops-repack-3-end", "-C", "f.yaml", "-Vj"],
+        ] {
+            let call = parsed(args).unwrap();
+            assert_eq!(call.common.config.as_deref(), Some(Path::new("f.yaml")), "{args:?}");
+            assert!(call.common.verbose && call.json, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_has_a_dry_run() {
+        for verb in ["start", "end", "quarantine", "reclaim", "finish", "tick"] {
+            let call = parsed(&[PROGRAM, verb, "--dry-run"]).unwrap();
+            assert!(matches!(call.verb, Verb::Tick { dry_run: true, .. }), "{verb}");
+            assert!(matches!(parsed(&[PROGRAM, verb]).unwrap().verb, Verb::Tick { dry_run: false, .. }), "{verb}");
+        }
+        assert!(matches!(parsed(&[PROGRAM, "run", "--dry-run"]).unwrap().verb, Verb::Run { dry_run: true }));
+        let prepare = parsed(&[PROGRAM, "prepare", "--dry-run", "V1"]).unwrap().verb;
+        assert!(matches!(prepare, Verb::Prepare(Prepare { dry_run: true, .. })));
+        let monitor = parsed(&[PROGRAM, "monitor", "--dry-run"]).unwrap().verb;
+        assert!(matches!(monitor, Verb::Monitor(Monitor { dry_run: true, .. })));
+    }
+
+    #[test]
+    fn help_and_version_name_the_program_by_the_name_it_was_called_by() {
+        for alias in aliases() {
+            let help = parsed(&[&alias, "--help"]).unwrap_err();
+            assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+            let text = help.to_string();
+            assert!(text.contains(&format!("Usage: {alias}")), "{text}");
+            assert!(text.contains("Examples:") && text.contains("--config") && text.contains("--json"), "{text}");
+            assert!(!text.contains("{name}"), "{text}");
+            let version = parsed(&[&format!("/usr/bin/{alias}"), "--version"]).unwrap_err();
+            assert_eq!(version.kind(), ErrorKind::DisplayVersion);
+            assert!(version.to_string().starts_with(&format!("{alias} ")), "{version}");
+        }
+        let help = parsed(&[PROGRAM, "reclaim", "--help"]).unwrap_err().to_string();
+        assert!(help.contains(&format!("Usage: {PROGRAM} reclaim")), "{help}");
+        assert!(help.contains(&format!("{PROGRAM} reclaim --dry-run")), "{help}");
+    }
+
+    #[test]
+    fn misuse_is_said_and_is_exit_code_2() {
+        for bad in [
+            &[PROGRAM][..],
+            &[PROGRAM, "begin"],
+            &[PROGRAM, "start", "V01007"],
+            &[PROGRAM, "start", "--all"],
+            &[PROGRAM, "prepare"],
+            &[PROGRAM, "prepare", "--all"],
+            &[PROGRAM, "prepare", "--priority", "ten", "V1"],
+            &[PROGRAM, "prepare", "--priority", "40000", "V1"],
+            &[PROGRAM, "prepare", "--responsible", " ", "V1"],
+            &[PROGRAM, "prepare", "--responsible", "a\nb", "V1"],
+            &[PROGRAM, "monitor", "--stdout", "f"],
+            &["cta-ops-repack-0-scan", "V01007"],
+            &["cta-ops-repack-2-start", "start"],
+        ] {
+            let error = parsed(bad).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_help_fits_on_a_line_of_120() {
+        let mut command = command();
+        command.build();
+        for sub in command.get_subcommands_mut() {
+            let help = sub.clone().term_width(120).render_long_help().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+        }
+    }
+
+    fn prepare(args: &[&str]) -> Prepare {
+        match parsed(&[&["cta-ops-repack-1-prepare"], args].concat()).unwrap().verb {
+            Verb::Prepare(options) => options,
+            other => panic!("{other:?} is no prepare"),
+        }
+    }
+
+    #[test]
+    fn vids_come_from_arguments_and_files_alike() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("vids");
+        let file = path.to_str().unwrap();
+        std::fs::write(&path, "v2 V3 # V4\n").unwrap();
+        let vids = |args: &[&str]| vids_of(&prepare(args));
+        let names = |vids: Vec<common::tape::Vid>| vids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(vids(&["v1", "V3", "--vidfile", file]).unwrap()), ["V1", "V3", "V2"]);
+        assert_eq!(names(vids(&["--vidfile", file]).unwrap()), ["V2", "V3"]);
+        for bad in ["V01007;rm", "V1#x", "#", "V 1", ""] {
+            assert_eq!(vids(&["V1", bad]).unwrap_err().len(), 1, "{bad:?}");
+        }
+        assert!(vids(&["--", "--all"]).unwrap_err()[0].contains("--all"));
+        std::fs::write(&path, "# none\n").unwrap();
+        assert!(vids(&["V1", "--vidfile", file]).unwrap_err()[0].contains("names no tape"));
+    }
+
+    #[test]
+    fn the_export_goes_where_it_is_sent() {
+        let target = |args: &[&str]| match parsed(&[&["cta-ops-repack-monitor"], args].concat()).unwrap().verb {
+            Verb::Monitor(options) => options.target(Path::new("/configured")),
+            other => panic!("{other:?} is no monitor"),
+        };
+        assert_eq!(target(&[]), Target::File("/configured".into()));
+        assert_eq!(target(&["f"]), Target::File("f".into()));
+        assert_eq!(target(&["-"]), Target::Stdout);
+        assert_eq!(target(&["--stdout"]), Target::Stdout);
+        assert_eq!(target(&["--dry-run"]), Target::Nowhere("/configured".into()));
+    }
+}

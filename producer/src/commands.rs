@@ -9,8 +9,8 @@ use common::stages::{STAGES, Stage};
 use common::store::Store;
 use common::tape::Vid;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use worker::program::{self, Exit, Started, print, remark};
+use tokio::sync::{Mutex, watch};
+use worker::program::{self, Exit, Started, Talk, print, remark};
 use worker::service::{Shutdown, reached};
 
 use crate::cli::{self, Call, Verb};
@@ -21,7 +21,8 @@ use crate::{output, prepare};
 
 /// Does what was asked for.
 pub fn run(call: &Call) -> Exit {
-    let started = match program::start(cli::PROGRAM, &call.common) {
+    let talk = if matches!(call.verb, Verb::Run { dry_run: false }) { Talk::Service } else { Talk::Quiet };
+    let (started, _log) = match program::start(cli::PROGRAM, &call.common, talk) {
         Ok(started) => started,
         Err(exit) => return exit,
     };
@@ -36,16 +37,16 @@ pub fn run(call: &Call) -> Exit {
         },
         _ => None,
     };
-    program::finish(perform(call, started, prepared))
+    program::finish(perform(call, &started, prepared))
 }
 
-async fn perform(call: &Call, started: Started, order: Option<prepare::Order>) -> anyhow::Result<Exit> {
+async fn perform(call: &Call, started: &Started, order: Option<prepare::Order>) -> anyhow::Result<Exit> {
     let stop = program::signals()?;
     match (&call.verb, order) {
-        (Verb::Scan(options), _) => until_told(&stop, run_scan(call, options, &started)).await,
-        (Verb::Prepare(_), Some(order)) => run_prepare(call, &order, &started, &stop).await,
+        (Verb::Scan(options), _) => until_told(&stop, run_scan(call, options, started)).await,
+        (Verb::Prepare(_), Some(order)) => run_prepare(call, &order, started, &stop).await,
         (Verb::Prepare(_), None) => anyhow::bail!("there is nothing to prepare"),
-        (Verb::Monitor(options), _) => until_told(&stop, run_monitor(call, options, &started)).await,
+        (Verb::Monitor(options), _) => until_told(&stop, run_monitor(call, options, started)).await,
         (Verb::Tick { stages, dry_run }, _) => run_tick(call, stages, *dry_run, started, stop).await,
         (Verb::Run { dry_run: true }, _) => run_tick(call, &STAGES, true, started, stop).await,
         (Verb::Run { dry_run: false }, _) => {
@@ -67,18 +68,17 @@ async fn until_told(
     }
 }
 
-fn context(started: Started, stop: watch::Receiver<Shutdown>) -> anyhow::Result<Context> {
-    let store = Store::new(Arc::clone(&started.settings), &started.actor("producer"))?;
-    let cta = Cta::new(&started.settings.cta_admin);
-    let Started { settings, host, program } = started;
+fn context(started: &Started, stop: watch::Receiver<Shutdown>) -> anyhow::Result<Context> {
+    let settings = Arc::clone(&started.settings);
+    let actor = started.actor("producer");
     Ok(Context {
-        store,
-        cta,
+        store: Store::new(Arc::clone(&settings), &actor)?,
+        cta: Cta::new(&settings.cta_admin),
         settings,
-        host,
-        program: program.to_owned(),
+        host: started.host.clone(),
+        program: actor,
         stop,
-        publisher: tokio::sync::Mutex::new(None),
+        publisher: Mutex::new(None),
     })
 }
 
@@ -86,12 +86,14 @@ async fn run_tick(
     call: &Call,
     stages: &[&'static Stage],
     dry_run: bool,
-    started: Started,
+    started: &Started,
     stop: watch::Receiver<Shutdown>,
 ) -> anyhow::Result<Exit> {
     let report = tick::tick(&context(started, stop)?, stages, dry_run).await?;
     let failed = report.failed();
     let report = serde_json::to_value(&report).context("the report is no JSON")?;
+    output::wrong(&report).iter().for_each(remark);
+    output::stopped(&report).iter().for_each(|line| started.tell(line));
     if call.json {
         print(format_args!("{report}\n"))?;
     } else if dry_run || call.common.verbose {
@@ -174,6 +176,9 @@ async fn run_prepare(
         let store = Store::new(Arc::clone(&started.settings), &program::login())?;
         prepare::prepare(&store, &Cta::new(&started.settings.cta_admin), order, stop).await?
     };
+    for tape in &prepared.refused {
+        started.tell(format_args!("{} is refused: {}", tape.vid, tape.reasons.join("; ")));
+    }
     if call.json {
         print(format_args!("{}\n", serde_json::to_string(&prepared).context("the report is no JSON")?))?;
     } else if order.dry_run {
@@ -184,10 +189,7 @@ async fn run_prepare(
 
 fn prepared_text(prepared: &prepare::Prepared) -> String {
     let named = |what: &str, vids: &[Vid]| vids.iter().map(|vid| format!("{vid}: {what}\n")).collect::<String>();
-    let refused = prepared.refused.iter().map(|tape| format!("{}: refused: {}\n", tape.vid, tape.reasons.join("; ")));
-    named("would be entered", &prepared.added)
-        + &named("is there already", &prepared.already_there)
-        + &refused.collect::<String>()
+    named("would be entered", &prepared.added) + &named("is there already", &prepared.already_there)
 }
 
 async fn run_monitor(call: &Call, options: &cli::Monitor, started: &Started) -> anyhow::Result<Exit> {

@@ -9,12 +9,10 @@
 //! | [`tick`] | what is due: published, or done here |
 //! | [`monitor`] | the table as JSON lines |
 //! | [`statistics`] | the lines of ended repacks, into their file |
-//! | [`cleanup`] | listings that nobody needs any more |
 //! | [`append`] | files that others read while we add to them |
 //! | [`output`] | reports for people |
 
 pub mod append;
-pub mod cleanup;
 pub mod cli;
 pub mod commands;
 pub mod monitor;

@@ -38,7 +38,7 @@ pub struct Exported {
 /// # Errors
 /// When the database does not answer, or the target cannot be written. Then a part of the rows may have been.
 pub async fn export(store: &Store, target: &Target) -> anyhow::Result<Exported> {
-    store.ready().await.map_err(anyhow::Error::new)?;
+    store.ready().await?;
     let exported = |rows: u64, path: Option<&Path>, dry_run: bool| Exported {
         stage: "monitor",
         rows,
@@ -48,7 +48,7 @@ pub async fn export(store: &Store, target: &Target) -> anyhow::Result<Exported> 
     match target {
         Target::File(path) => {
             let mut out = Appender::open(path)?;
-            let rows = store.export(|row| out.line(row)).await.map_err(anyhow::Error::new)?;
+            let rows = store.export(|row| out.line(row)).await?;
             out.flush()?;
             Ok(exported(rows, Some(path), false))
         }
@@ -67,7 +67,7 @@ pub async fn export(store: &Store, target: &Target) -> anyhow::Result<Exported> 
             }
         }
         Target::Nowhere(path) => {
-            let rows = store.export(|_| Ok(())).await.map_err(anyhow::Error::new)?;
+            let rows = store.export(|_| Ok(())).await?;
             Ok(exported(rows, Some(path), true))
         }
     }

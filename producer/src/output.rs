@@ -2,23 +2,32 @@
 
 use serde_json::Value;
 
-/// A report of ticks: a line for each stage, and a line for each tape that something is to be said of.
+/// A report of a tick: a line for each stage, and a line for each tape that something is to be said of.
 pub fn told(report: &Value) -> String {
     let mut text = String::new();
-    let stages = report["stages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for stage in stages {
-        tell(stage, &mut text);
-    }
-    for (key, value) in report.as_object().into_iter().flatten() {
-        match value {
-            Value::Array(list) if key != "stages" => {
-                list.iter().for_each(|one| text += &format!("{}: {}\n", words(key), plain(one)));
-            }
-            Value::String(said) => text += &format!("{}: {said}\n", words(key)),
-            _ => {}
-        }
-    }
+    list(report, "stages").iter().for_each(|stage| tell(stage, &mut text));
     text
+}
+
+/// What an operator must be told of a tick: rows that are left alone, and what kept it from doing its work.
+pub fn wrong(report: &Value) -> Vec<String> {
+    let odd = list(report, "odd").iter().map(|row| format!("left alone: the row of {}", plain(row)));
+    odd.chain(list(report, "trouble").iter().map(|trouble| format!("error: {}", plain(trouble)))).collect()
+}
+
+/// The tapes that were stopped.
+pub fn stopped(report: &Value) -> Vec<String> {
+    list(report, "stages")
+        .iter()
+        .flat_map(|stage| {
+            let name = stage["stage"].as_str().unwrap_or("?");
+            list(stage, "stopped").iter().map(move |tape| format!("stopped at {name}: {}", plain(tape)))
+        })
+        .collect()
+}
+
+fn list<'a>(of: &'a Value, key: &str) -> &'a [Value] {
+    of[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// `start: considered 3, done 1 (V00001), not yet 2`, and why those wait.
@@ -49,23 +58,16 @@ fn words(key: &str) -> String {
     key.replace('_', " ")
 }
 
-/// `V00001: the reason`; of what has no name, everything.
+/// `V00001: the reason (code)`; what has another shape as it is.
 fn plain(value: &Value) -> String {
-    let (Some(object), name) = (value.as_object(), value["vid"].as_str().or_else(|| value["tape"].as_str())) else {
-        return value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    };
-    let Some(name) = name else { return value.to_string() };
-    let rest: Vec<String> = object
-        .iter()
-        .filter(|(key, _)| *key != "vid" && *key != "tape")
-        .filter_map(|(key, value)| match value {
-            Value::Null => None,
-            Value::String(said) if key == "reason" || key == "why" => Some(said.clone()),
-            Value::String(said) => Some(format!("{} {said}", words(key))),
-            other => Some(format!("{} {other}", words(key))),
-        })
-        .collect();
-    if rest.is_empty() { name.to_owned() } else { format!("{name}: {}", rest.join(", ")) }
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
+    }
+    let Some(name) = value["vid"].as_str() else { return value.to_string() };
+    let reasons: Vec<&str> =
+        list(value, "reasons").iter().chain([&value["reason"]]).filter_map(Value::as_str).collect();
+    let code = value["code"].as_str().map(|code| format!(" ({code})")).unwrap_or_default();
+    if reasons.is_empty() { format!("{name}{code}") } else { format!("{name}: {}{code}", reasons.join("; ")) }
 }
 
 #[cfg(test)]
@@ -74,29 +76,42 @@ mod tests {
 
     use super::*;
 
+    fn report() -> Value {
+        json!({
+            "stages": [
+                {"stage": "start", "considered": 4, "done": ["V00001", "V00002"], "published": [],
+                 "not_yet": [{"vid": "V00003", "code": "no-slot", "reason": "no slot is free"}],
+                 "stopped": [{"vid": "V00004", "code": "refused", "reason": "CTA refuses"}]},
+                {"stage": "end", "considered": 0, "skipped": "producer@b"},
+            ],
+            "odd": [{"vid": "V9", "reasons": ["mode is not set", "usage is not set"]}],
+            "trouble": ["CTA is away"],
+        })
+    }
+
     #[test]
     fn a_report_names_counts_tapes_and_reasons() {
-        let report = json!({
-            "dry_run": true,
-            "stages": [
-                {"stage": "start", "considered": 3, "done": ["V00001", "V00002"], "published": [],
-                 "not_yet": [{"vid": "V00003", "reason": "no slot", "until": null}]},
-                {"stage": "end"},
-            ],
-            "odd": [{"tape": "V9", "problems": ["x"]}],
-            "trouble": "CTA is away",
-        });
         assert_eq!(
-            told(&report),
-            "start: considered 3, done 2 (V00001 V00002), not yet 1\n  not yet: V00003: no slot\n\
-             end: nothing\nodd: V9: problems [\"x\"]\ntrouble: CTA is away\n"
+            told(&report()),
+            "start: considered 4, done 2 (V00001 V00002), not yet 1, stopped 1\n\
+             \x20 not yet: V00003: no slot is free (no-slot)\n  stopped: V00004: CTA refuses (refused)\n\
+             end: considered 0\n  skipped: producer@b\n"
         );
     }
 
     #[test]
+    fn odd_rows_and_trouble_are_told_and_so_are_stopped_tapes() {
+        assert_eq!(
+            wrong(&report()),
+            ["left alone: the row of V9: mode is not set; usage is not set", "error: CTA is away"]
+        );
+        assert_eq!(stopped(&report()), ["stopped at start: V00004: CTA refuses (refused)"]);
+    }
+
+    #[test]
     fn what_is_no_report_is_no_panic() {
-        for odd in [json!(null), json!([]), json!({"stages": 7}), json!({"stages": [1, "x", null]})] {
-            told(&odd);
+        for odd in [json!(null), json!([]), json!({"stages": 7}), json!({"stages": [1, "x", null], "odd": [1, {}]})] {
+            let _ = (told(&odd), wrong(&odd), stopped(&odd));
         }
     }
 }

@@ -83,7 +83,8 @@ pub fn vids<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Vec<Vid>, Ve
         match Vid::typed(word) {
             Ok(vid) if seen.insert(vid.clone()) => vids.push(vid),
             Ok(_) => {}
-            Err(error) => bad.push(error.to_string()),
+            // As it was typed, not as it was made upper case.
+            Err(error) => bad.push(word.parse::<Vid>().err().unwrap_or(error).to_string()),
         }
     }
     if bad.is_empty() { Ok(vids) } else { Err(bad) }
@@ -143,7 +144,7 @@ struct Reference {
 
 impl Reference {
     async fn ask(store: &Store, cta: &Cta) -> anyhow::Result<Reference> {
-        let holds = store.controls().await.map_err(anyhow::Error::new)?;
+        let holds = store.controls().await?;
         Ok(Reference {
             pools: look::names(cta, &Query::TapePools).await.context("asking CTA for its tape pools")?,
             mount_policies: look::names(cta, &Query::MountPolicies)
@@ -258,8 +259,8 @@ async fn check_all(
     order: &Order,
     prepared: &mut Prepared,
 ) -> anyhow::Result<Vec<(Vid, Checked)>> {
-    store.ready().await.map_err(anyhow::Error::new)?;
-    let rows = store.overview(Some(&order.vids), None, true).await.map_err(anyhow::Error::new)?;
+    store.ready().await?;
+    let rows = store.overview(Some(&order.vids), None, true).await?;
     let mut table = in_table(rows);
     let mut left = Vec::new();
     for vid in &order.vids {
@@ -357,5 +358,181 @@ impl Prepared {
     fn refuse(&mut self, vid: Vid, reasons: Vec<String>) {
         warn!(%vid, "{vid} is refused: {}", reasons.join("; "));
         self.refused.push(Refused { vid, reasons });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::cta::reply::Log2;
+
+    use super::*;
+
+    fn vid(name: &str) -> Vid {
+        name.parse().unwrap()
+    }
+
+    fn cta_tape() -> reply::Tape {
+        reply::Tape {
+            vid: "V01007".to_owned(),
+            media_type: "LTO9".to_owned(),
+            logical_library: "LIB1".to_owned(),
+            tapepool: "raw".to_owned(),
+            occupancy: 1000,
+            last_fseq: 10,
+            full: true,
+            state: "DISABLED".to_owned(),
+            state_reason: String::new(),
+            nb_master_files: 4,
+            master_data_in_bytes: 405,
+            dirty: false,
+            label_log: None,
+            last_written_log: Some(Log2 { drive: "D1".to_owned(), time: 1_700_000_000 }),
+            storage_class_statistics: None,
+        }
+    }
+
+    fn order() -> Order {
+        Order { vids: vec![vid("V01007")], priority: 10, responsible: "maria".to_owned(), reason: None, dry_run: false }
+    }
+
+    fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn vids_are_made_upper_case_and_each_counts_once_in_its_order() {
+        assert_eq!(vids(["v01008", "V01007", "V01008", "v01007"]), Ok(vec![vid("V01008"), vid("V01007")]));
+        assert_eq!(vids([]), Ok(vec![]));
+    }
+
+    #[test]
+    fn all_words_that_are_no_vids_are_named_and_none_is_taken() {
+        let bad = vids(["V01007", "--all", "V01007;rm", "", "V\x1b[2J"]).unwrap_err();
+        assert_eq!(bad.len(), 4);
+        assert!(bad[0].contains("--all") && bad[1].contains("V01007;rm"), "{bad:?}");
+        assert!(!bad[3].contains('\x1b'));
+    }
+
+    #[test]
+    fn a_file_of_vids_has_words_and_comments() {
+        let text = "# a campaign\nV01 V02\t V03 # the rest later\n\n  V04\r\n#V05\nV06#V07";
+        assert_eq!(words(text), ["V01", "V02", "V03", "V04", "V06"]);
+        assert_eq!(words("# nothing\n \n"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_file_of_vids_that_is_none_is_an_error_that_names_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("vids\n");
+        let error = |path: &Path| format!("{:#}", text_of(path).unwrap_err());
+        assert!(error(&path).contains("vids\\n") && error(&path).contains("No such file"), "{}", error(&path));
+        std::fs::write(&path, b"V01\xff").unwrap();
+        assert!(error(&path).contains("UTF-8"));
+        File::create(&path).unwrap().set_len(LONGEST + 1).unwrap();
+        assert!(error(&path).contains("longer"));
+        assert!(error(home.path()).contains("directory"), "{}", error(home.path()));
+        std::fs::write(&path, "V01\n").unwrap();
+        assert_eq!(text_of(&path).unwrap(), "V01\n");
+    }
+
+    #[test]
+    fn the_row_has_what_cta_says_of_the_tape() {
+        let expected = NewTape {
+            files: 4,
+            bytes: 405,
+            usage: 41,
+            last_write: Some(1_700_000_000),
+            priority: 10,
+            mediatype: "LTO9".to_owned(),
+            tapepool: "raw".to_owned(),
+            responsible: "maria".to_owned(),
+            source_state: "DISABLED".to_owned(),
+        };
+        assert_eq!(new_tape(&cta_tape(), &order()), expected);
+    }
+
+    #[test]
+    fn a_tape_that_was_never_written_has_no_last_write_and_no_usage() {
+        let never = Some(Log2 { drive: String::new(), time: 0 });
+        for last_written_log in [None, never] {
+            let tape = reply::Tape { occupancy: 0, last_written_log, ..cta_tape() };
+            let new = new_tape(&tape, &order());
+            assert_eq!((new.last_write, new.usage), (None, 0));
+        }
+        let huge = reply::Tape { nb_master_files: u64::MAX, master_data_in_bytes: u64::MAX, ..cta_tape() };
+        let new = new_tape(&huge, &order());
+        assert_eq!((new.files, new.bytes, new.usage), (i64::MAX, i64::MAX, 100));
+    }
+
+    #[test]
+    fn a_good_tape_has_nothing_against_it_and_a_bad_one_everything_at_once() {
+        let settings = Settings { lib_to_pool_map: None, ..Settings::default() };
+        let (pools, policies) = (strings(&["quarantine", "tolabel_LTO9"]), strings(&["repack_low_priority"]));
+        let site = Site { pools: &pools, mount_policies: &policies, repack_vo: Some(true) };
+        let (name, tape) = (vid("V01007"), cta_tape());
+        let good = Facts { vid: &name, tape: Some(&tape), request: None, hold: None, odd: None };
+        assert_eq!(against(&good, &order(), &settings, &site), Vec::<String>::new());
+        let tape =
+            reply::Tape { full: false, state: "BROKEN".to_owned(), tapepool: "erase_X".to_owned(), ..cta_tape() };
+        let hold = Hold { who: "boss".to_owned(), why: "audit".to_owned(), until: None };
+        let bad = Facts {
+            vid: &name,
+            tape: Some(&tape),
+            request: Some(1_700_000_000),
+            hold: Some(&hold),
+            odd: Some("its row is odd".to_owned()),
+        };
+        let nothing = Site { pools: &[], mount_policies: &[], repack_vo: Some(false) };
+        let reasons = against(&bad, &order(), &settings, &nothing);
+        for expected in [
+            "not full",
+            "BROKEN",
+            "erase_X",
+            "mount policy",
+            "tolabel_LTO9",
+            "quarantine pool",
+            "isRepackVo",
+            "repack rm --vid V01007",
+            "boss put it on hold: audit",
+            "its row is odd",
+        ] {
+            assert_eq!(reasons.iter().filter(|why| why.contains(expected)).count(), 1, "{expected}: {reasons:?}");
+        }
+        let unknown = Facts { vid: &name, tape: None, request: None, hold: Some(&hold), odd: None };
+        assert_eq!(against(&unknown, &order(), &settings, &nothing).len(), 2);
+    }
+
+    #[test]
+    fn a_finished_row_is_no_obstacle_an_open_one_is_on_its_way_and_an_odd_one_is_named() {
+        use chrono::{DateTime, TimeDelta};
+        use common::journey::{Mode, Stamps};
+        use common::tape::{OddRow, Tape};
+        let begun = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let row = |name: &str, stamps: usize| {
+            let mut raw = [None; 6];
+            raw[..stamps].fill(Some(begun));
+            let tape = Tape {
+                vid: vid(name),
+                stamps: Stamps::check(raw, TimeDelta::zero()).unwrap(),
+                mode: Mode::Error,
+                priority: 10,
+                mediatype: String::new(),
+                tapepool: String::new(),
+                responsible: String::new(),
+                files: 0,
+                bytes: 0,
+                usage: 0,
+                last_write_date: None,
+                xmin: 1,
+            };
+            Overview { row: Ok(tape), task: None, hold: None, now: begun }
+        };
+        let odd = OddRow { tape: "ODD".to_owned(), problems: vec!["mode is not set".to_owned()] };
+        let odd = Overview { row: Err(odd), task: None, hold: None, now: begun };
+        let table = in_table(vec![row("THROUGH", 6), row("NEARLY", 5), row("NEW", 1), odd]);
+        assert!(!table.contains_key("THROUGH"));
+        assert!(matches!(table["NEARLY"], InTable::OnItsWay));
+        assert!(matches!(table["NEW"], InTable::OnItsWay));
+        assert!(matches!(&table["ODD"], InTable::Odd(why) if why.contains("mode is not set")));
     }
 }

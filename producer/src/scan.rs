@@ -453,8 +453,8 @@ impl Explain for Spool {
 /// # Errors
 /// When the database or CTA does not answer, or not completely.
 pub async fn scan<E: Explain>(store: &Store, cta: &Cta, explain: E) -> anyhow::Result<(Selected, E)> {
-    store.ready().await.map_err(anyhow::Error::new)?;
-    let on_hold = store.holds().await.map_err(anyhow::Error::new)?.into_iter().collect();
+    store.ready().await?;
+    let on_hold = store.holds().await?.into_iter().collect();
     let in_table = in_table(store).await?;
     let all = look::requests(cta).await.context("asking CTA for all repack requests")?;
     let complete = all.is_some();
@@ -477,7 +477,7 @@ async fn in_table(store: &Store) -> anyhow::Result<HashSet<String>> {
         open.extend(open_row(line)?);
         Ok(())
     };
-    store.export(each).await.map_err(anyhow::Error::new).context("reading the table")?;
+    store.export(each).await.context("reading the table")?;
     Ok(open)
 }
 
@@ -516,4 +516,275 @@ async fn requested(cta: &Cta, selection: &Selection) -> Result<HashSet<Vid>, Tro
         }
     }
     Ok(requested)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let mut settings = Settings { lib_to_pool_map: None, ..Settings::default() };
+        settings.scan.ignore_pools = vec!["ignored".to_owned()];
+        settings
+    }
+
+    fn tape(vid: &str, live: u64, written: u64) -> reply::Tape {
+        reply::Tape {
+            vid: vid.to_owned(),
+            media_type: "LTO9".to_owned(),
+            logical_library: "LIB1".to_owned(),
+            tapepool: "raw".to_owned(),
+            occupancy: written,
+            last_fseq: 10,
+            full: true,
+            state: "ACTIVE".to_owned(),
+            state_reason: String::new(),
+            nb_master_files: 4,
+            master_data_in_bytes: live,
+            dirty: false,
+            label_log: None,
+            last_written_log: None,
+            storage_class_statistics: None,
+        }
+    }
+
+    fn select(settings: Settings, known: Known, tapes: &[reply::Tape]) -> (Selected, Vec<LeftOut>) {
+        let mut selection = Selection::new(Arc::new(settings), known);
+        let left_out = tapes.iter().filter_map(|tape| selection.consider(tape)).collect();
+        (selection.finish(), left_out)
+    }
+
+    fn names(selected: &Selected) -> Vec<&str> {
+        selected.tapes.iter().map(|tape| tape.vid.as_str()).collect()
+    }
+
+    fn set(names: &[&str]) -> HashSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_lowest_usage_comes_first_and_ties_go_by_vid() {
+        let tapes = [tape("C", 10, 100), tape("B", 1, 10), tape("A", 100, 1000), tape("D", 5, 100), tape("E", 20, 100)];
+        let (selected, _) = select(settings(), Known::default(), &tapes);
+        assert_eq!(names(&selected), ["D", "A", "B", "C", "E"]);
+        assert_eq!(selected.line(), "D A B C E\n");
+    }
+
+    #[test]
+    fn only_what_is_below_the_threshold_counts() {
+        let tapes = [tape("AT", 400, 1000), tape("BELOW", 399, 1000), tape("ABOVE", 401, 1000), tape("OVER", 7, 1)];
+        let (selected, left_out) = select(settings(), Known::default(), &tapes);
+        assert_eq!(names(&selected), ["BELOW"]);
+        assert!(left_out.iter().all(|tape| tape.why.iter().all(|(reason, _)| *reason == Reason::Usage)));
+        assert_eq!(selected.left_out, BTreeMap::from([(Reason::Usage, 3)]));
+    }
+
+    #[test]
+    fn a_tape_with_nothing_written_counts_as_unused() {
+        let (selected, _) = select(settings(), Known::default(), &[tape("B", 9, 100), tape("A", 500, 0)]);
+        assert_eq!(names(&selected), ["A", "B"]);
+        assert_eq!(Usage::of(&tape("A", 500, 0)).percent(), 0);
+    }
+
+    #[test]
+    fn percent_is_rounded_and_stays_within_bounds() {
+        for (live, written, percent) in [
+            (0, 1, 0),
+            (4, 1000, 0),
+            (5, 1000, 1),
+            (1, 3, 33),
+            (2, 3, 67),
+            (999, 1000, 100),
+            (7, 1, 100),
+            (u64::MAX, 1, 100),
+        ] {
+            assert_eq!(Usage::of(&tape("A", live, written)).percent(), percent, "{live}/{written}");
+        }
+    }
+
+    #[test]
+    fn each_reason_alone_leaves_a_tape_out() {
+        let good = tape("V00001", 1, 100);
+        let mapped = Settings { lib_to_pool_map: Some([].into()), ..settings() };
+        let on_hold = Known { on_hold: set(&["V00001"]), ..Known::default() };
+        let in_table = Known { in_table: set(&["V00001"]), ..Known::default() };
+        let requests = Known { requests: set(&["V00001"]), ..Known::default() };
+        let with = |change: &dyn Fn(&mut reply::Tape)| {
+            let mut tape = good.clone();
+            change(&mut tape);
+            tape
+        };
+        let rows = [
+            (settings(), Known::default(), with(&|tape| tape.full = false), Reason::Unfit),
+            (settings(), Known::default(), with(&|tape| tape.state = "REPACKING".to_owned()), Reason::Unfit),
+            (settings(), Known::default(), with(&|tape| tape.state = "BROKEN".to_owned()), Reason::Unfit),
+            (settings(), Known::default(), with(&|tape| tape.tapepool = "quarantine".to_owned()), Reason::Unfit),
+            (settings(), Known::default(), with(&|tape| tape.tapepool = "tolabel_LTO9".to_owned()), Reason::Unfit),
+            (settings(), Known::default(), with(&|tape| tape.tapepool = "ignored".to_owned()), Reason::IgnoredPool),
+            (mapped, Known::default(), good.clone(), Reason::NoDestination),
+            (settings(), Known::default(), with(&|tape| tape.master_data_in_bytes = 40), Reason::Usage),
+            (settings(), requests, good.clone(), Reason::RepackRequest),
+            (settings(), on_hold, good.clone(), Reason::OnHold),
+            (settings(), in_table, good.clone(), Reason::InTable),
+            (settings(), Known::default(), with(&|tape| tape.vid = "--all".to_owned()), Reason::NotAVid),
+        ];
+        for (settings, known, tape, expected) in rows {
+            let (selected, left_out) = select(settings, known, &[tape]);
+            assert_eq!(selected.tapes, [], "{expected:?}");
+            let reasons: Vec<Reason> = left_out[0].why.iter().map(|(reason, _)| *reason).collect();
+            assert_eq!(reasons, [expected]);
+            assert_eq!(selected.left_out, BTreeMap::from([(expected, 1)]));
+        }
+        let (selected, left_out) = select(settings(), Known::default(), &[good]);
+        assert_eq!((names(&selected), left_out), (vec!["V00001"], vec![]));
+    }
+
+    #[test]
+    fn a_disabled_tape_is_selected_and_named_and_so_are_dirty_figures() {
+        let disabled = reply::Tape { state: "DISABLED".to_owned(), ..tape("A", 1, 100) };
+        let dirty = reply::Tape { dirty: true, ..tape("B", 2, 100) };
+        let (selected, _) = select(settings(), Known::default(), &[disabled, dirty, tape("C", 3, 100)]);
+        let remarks = selected.remarks();
+        assert_eq!(names(&selected), ["A", "B", "C"]);
+        assert!(remarks[0].contains("DISABLED") && remarks[0].ends_with(": A"), "{remarks:?}");
+        assert!(remarks[1].contains("dirty") && remarks[1].ends_with(": B"), "{remarks:?}");
+    }
+
+    #[test]
+    fn no_more_than_the_configured_number_is_kept_and_the_others_are_explained() {
+        let mut settings = settings();
+        settings.scan.number_of_tapes = 2;
+        let tapes = [tape("A", 3, 100), tape("B", 2, 100), tape("C", 1, 100), tape("D", 4, 100)];
+        let (selected, left_out) = select(settings.clone(), Known::default(), &tapes);
+        assert_eq!(names(&selected), ["C", "B"]);
+        let left: Vec<(&str, Reason)> = left_out.iter().map(|tape| (tape.vid.as_str(), tape.why[0].0)).collect();
+        assert_eq!(left, [("A", Reason::Enough), ("D", Reason::Enough)]);
+        settings.scan.number_of_tapes = 0;
+        let (none, _) = select(settings, Known::default(), &tapes);
+        assert_eq!((names(&none), none.line()), (vec![], String::new()));
+    }
+
+    #[test]
+    fn a_candidate_that_has_a_request_after_all_is_dropped_and_counted() {
+        let mut selection = Selection::new(Arc::new(settings()), Known::default());
+        for tape in [tape("A", 1, 100), tape("B", 2, 100)] {
+            selection.consider(&tape);
+        }
+        selection.drop_requested(&HashSet::from(["A".parse().unwrap(), "Z".parse().unwrap()]));
+        let selected = selection.finish();
+        assert_eq!(names(&selected), ["B"]);
+        assert_eq!(selected.left_out, BTreeMap::from([(Reason::RepackRequest, 1)]));
+    }
+
+    #[test]
+    fn a_row_is_open_until_its_last_stamp_and_what_is_no_row_is_an_error() {
+        let all = r#""entered":"a","started":"a","repacked":"a","quarantined":"a","reclaimed":"a","finished":"a""#;
+        let row = |stamps: &str| format!("{{\"tape\":\"V1\",{stamps},\"mode\":\"auto\"}}");
+        assert_eq!(open_row(&row(all)).unwrap(), None);
+        assert_eq!(open_row(&row(&all.replace("\"finished\":\"a\"", "\"finished\":null"))).unwrap().unwrap(), "V1");
+        let hole = all.replace("\"started\":\"a\"", "\"started\":null");
+        assert_eq!(open_row(&row(&hole)).unwrap().unwrap(), "V1");
+        assert!(open_row("{}").is_err());
+        assert!(open_row("nothing").is_err());
+    }
+
+    #[test]
+    fn the_json_object_has_the_selected_the_counts_and_the_explanations() {
+        let mut settings = settings();
+        settings.scan.number_of_tapes = 1;
+        let mut spool = Spool::new().unwrap();
+        let (selected, left_out) =
+            select(settings.clone(), Known::default(), &[tape("A", 1, 4), tape("B", 9, 10), tape("C", 3, 8)]);
+        for tape in &left_out {
+            spool.left_out(tape).unwrap();
+        }
+        let mut out = Vec::new();
+        spool.print(&selected.json(&settings), &mut out).unwrap();
+        let object: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(object["stage"], "scan");
+        assert_eq!(object["considered"], 3);
+        assert_eq!(object["selected"][0]["vid"], "A");
+        assert_eq!(object["selected"][0]["usage"], 0.25);
+        assert_eq!(object["selected"][0]["state"], "ACTIVE");
+        assert_eq!(object["left_out"], json!({"usage": 1, "enough": 1}));
+        let left: Vec<&str> =
+            object["tapes_left_out"].as_array().unwrap().iter().map(|tape| tape["vid"].as_str().unwrap()).collect();
+        assert_eq!(left, ["B", "C"]);
+        assert_eq!(object["tapes_left_out"][0]["reasons"][0]["reason"], "usage");
+    }
+
+    #[test]
+    fn explanations_hold_nothing_a_terminal_obeys() {
+        let mut lines = Lines(Vec::new());
+        let why = vec![(Reason::Unfit, "its CTA state is \x1b[2J".to_owned()), (Reason::Usage, "high".to_owned())];
+        lines.left_out(&LeftOut { vid: "V\n1".to_owned(), why }).unwrap();
+        assert_eq!(String::from_utf8(lines.0).unwrap(), "V\\n1: left out: its CTA state is \\u{1b}[2J; high\n");
+    }
+
+    #[test]
+    fn the_rule_says_that_the_low_ones_are_meant() {
+        let rule = rule(&settings()).join("\n");
+        assert!(rule.contains("below tape_usage_threshold = 0.4") && rule.contains("says the opposite"), "{rule}");
+    }
+
+    fn any_tape() -> impl Strategy<Value = reply::Tape> {
+        let states = prop::sample::select(vec!["ACTIVE", "DISABLED", "REPACKING", "BROKEN"]);
+        let pools = prop::sample::select(vec!["raw", "raw", "ignored", "quarantine", "erase_LTO9"]);
+        (0u32..60, 0u64..50, 0u64..50, prop::bool::weighted(0.8), states, pools).prop_map(
+            |(vid, live, written, full, state, tapepool)| reply::Tape {
+                full,
+                state: state.to_owned(),
+                tapepool: tapepool.to_owned(),
+                ..tape(&format!("V{vid:05}"), live, written)
+            },
+        )
+    }
+
+    proptest! {
+        /// The same rule said again, the slow way: everything in memory, in whole numbers, sorted, cut.
+        #[test]
+        fn the_selected_are_those_of_a_naive_selection(
+            mut tapes in prop::collection::vec(any_tape(), 0..80),
+            held in prop::collection::hash_set(0u32..60, 0..6),
+            entered in prop::collection::hash_set(0u32..60, 0..6),
+            requested in prop::collection::hash_set(0u32..60, 0..6),
+            number_of_tapes in 0usize..12,
+            quarter in 0u64..=5,
+        ) {
+            let mut seen = HashSet::new();
+            tapes.retain(|tape| seen.insert(tape.vid.clone()));
+            let name = |numbers: &HashSet<u32>| numbers.iter().map(|number| format!("V{number:05}")).collect::<HashSet<_>>();
+            let known = Known { on_hold: name(&held), in_table: name(&entered), requests: name(&requested) };
+            let mut settings = settings();
+            settings.scan.number_of_tapes = number_of_tapes;
+            settings.scan.tape_usage_threshold = quarter as f64 / 4.0;
+            let mut expected: Vec<&reply::Tape> = tapes
+                .iter()
+                .filter(|tape| {
+                    let low = if tape.occupancy == 0 {
+                        quarter > 0
+                    } else {
+                        4 * tape.master_data_in_bytes < quarter * tape.occupancy
+                    };
+                    low && tape.full
+                        && ["ACTIVE", "DISABLED"].contains(&tape.state.as_str())
+                        && tape.tapepool == "raw"
+                        && ![&known.on_hold, &known.in_table, &known.requests].iter().any(|set| set.contains(&tape.vid))
+                })
+                .collect();
+            let per_million = |tape: &reply::Tape| match tape.occupancy {
+                0 => 0,
+                written => tape.master_data_in_bytes * 1_000_000 / written,
+            };
+            expected.sort_by_key(|tape| (per_million(tape), tape.vid.clone()));
+            expected.truncate(number_of_tapes);
+            let expected: Vec<&str> = expected.iter().map(|tape| tape.vid.as_str()).collect();
+            let (selected, left_out) = select(settings, known, &tapes);
+            prop_assert_eq!(names(&selected), expected);
+            prop_assert_eq!(left_out.len() + selected.tapes.len(), tapes.len());
+            prop_assert_eq!(selected.considered, tapes.len() as u64);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::append::Appender;
 pub async fn write_lines(store: &Store, path: &Path) -> anyhow::Result<usize> {
     let mut count = 0;
     // Most often there is nothing to write: no file is touched for that.
-    let mut lines = store.unwritten().await.map_err(anyhow::Error::new)?;
+    let mut lines = store.unwritten().await?;
     if lines.is_empty() {
         return Ok(0);
     }
@@ -23,16 +23,16 @@ pub async fn write_lines(store: &Store, path: &Path) -> anyhow::Result<usize> {
         return Ok(0);
     }
     // Again, now that nobody else writes: somebody may just have been done with them.
-    lines = store.unwritten().await.map_err(anyhow::Error::new)?;
+    lines = store.unwritten().await?;
     while !lines.is_empty() {
         for line in &lines {
             out.line(&line.line)?;
         }
         out.sync()?;
         let ids: Vec<i64> = lines.iter().map(|line| line.id).collect();
-        store.written(&ids).await.map_err(anyhow::Error::new)?;
+        store.written(&ids).await?;
         count += ids.len();
-        lines = store.unwritten().await.map_err(anyhow::Error::new)?;
+        lines = store.unwritten().await?;
     }
     Ok(count)
 }

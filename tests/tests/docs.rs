@@ -16,7 +16,11 @@ fn capital(word: &str) -> String {
 #[test]
 fn the_table_of_stages_in_the_journey_is_that_of_the_code() {
     let text = document("docs/journey.md");
-    let table = text.split("<!-- stages:").nth(1).and_then(|rest| rest.split("<!-- end of stages -->").next()).expect("the table");
+    let table = text
+        .split("<!-- stages:")
+        .nth(1)
+        .and_then(|rest| rest.split("<!-- end of stages -->").next())
+        .expect("the table");
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| stage")).collect();
     let expected: Vec<String> = STAGES
         .iter()

@@ -7,7 +7,7 @@ use common::settings::Settings;
 use common::stages::STAGES;
 use common::store::Store;
 
-use crate::program::{self, Common, Exit, Started};
+use crate::program::{self, Common, Exit, Started, Talk};
 use crate::service::{self, Options};
 
 /// The program's name.
@@ -54,8 +54,8 @@ impl Cli {
 /// From the arguments to the end.
 pub fn main() -> Exit {
     let cli = Cli::parse();
-    match program::start(PROGRAM, &cli.common) {
-        Ok(started) => program::finish(run(&cli, &started)),
+    match program::start(PROGRAM, &cli.common, Talk::Service) {
+        Ok((started, _log)) => program::finish(run(&cli, &started)),
         Err(exit) => exit,
     }
 }

@@ -57,6 +57,15 @@ pub struct Common {
     pub version: Option<bool>,
 }
 
+/// What a program says on stderr beside remarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// Its log too, if a person is there to read it or `-V` asks for it; a timer's run is quiet unless something is wrong.
+    Quiet,
+    /// Its log too: it runs until it is told to end, and stderr goes to a journal.
+    Service,
+}
+
 /// A program that has read its configuration.
 #[derive(Debug, Clone)]
 pub struct Started {
@@ -66,12 +75,24 @@ pub struct Started {
     pub host: String,
     /// This program's name.
     pub program: &'static str,
+    /// The log goes to stderr too.
+    pub log_on_stderr: bool,
 }
+
+/// Keep it until the program ends.
+pub type LogGuard = Option<common::logging::Guard>;
 
 impl Started {
     /// Who acts, for leases and the history: `worker@host#pid`, unlike any other process.
     pub fn actor(&self, role: &str) -> String {
         format!("{role}@{}#{}", self.host, std::process::id())
+    }
+
+    /// A remark on stderr on what was logged, unless the log is there to be read already.
+    pub fn tell(&self, text: impl Display) {
+        if !self.log_on_stderr {
+            remark(text);
+        }
     }
 }
 
@@ -79,36 +100,22 @@ impl Started {
 ///
 /// # Errors
 /// [`Exit::Misuse`] if the configuration cannot be used.
-pub fn start(program: &'static str, common: &Common) -> Result<Started, Exit> {
+pub fn start(program: &'static str, common: &Common, talk: Talk) -> Result<(Started, LogGuard), Exit> {
     let path = settings::path(common.config.clone());
     let loaded = settings::load(&path).map_err(|problems| {
         remark(format_args!("error: {problems}"));
         Exit::Misuse
     })?;
-    start_logging(&loaded.settings, common.verbose);
+    let log_on_stderr = talk == Talk::Service || common.verbose || std::io::stderr().is_terminal();
+    let log = common::logging::init(program, &loaded.settings, common.verbose, log_on_stderr).ok();
+    let settings = Arc::new(loaded.settings);
+    let started = Started { settings, host: host(), program, log_on_stderr };
     for warning in &loaded.warnings {
-        warn!("configuration {}: {warning}", path.display());
+        let text = format!("configuration {}: {warning}", path.display().to_string().escape_debug());
+        warn!("{text}");
+        started.tell(format_args!("warning: {text}"));
     }
-    Ok(Started { settings: Arc::new(loaded.settings), host: host(), program })
-}
-
-/// Warnings and errors to stderr; more on a terminal, with `-V`, or as `RUST_LOG` says.
-fn start_logging(settings: &Settings, verbose: bool) {
-    use tracing_subscriber::EnvFilter;
-    let terminal = std::io::stderr().is_terminal();
-    let level = match (settings.debug && verbose, verbose || terminal) {
-        (true, _) => "debug",
-        (false, true) => "info",
-        (false, false) => "warn",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // A second subscriber, as in tests, is no reason to stop.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(terminal)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .try_init();
+    Ok((started, log))
 }
 
 /// Runs to the end and turns the result into an exit code. An error is printed here, once, with its causes.
@@ -269,7 +276,7 @@ mod tests {
 
     #[test]
     fn two_processes_never_have_the_same_actor_on_one_host() {
-        let started = Started { settings: Arc::default(), host: "h".to_owned(), program: "p" };
+        let started = Started { settings: Arc::default(), host: "h".to_owned(), program: "p", log_on_stderr: true };
         assert_eq!(started.actor("worker"), format!("worker@h#{}", std::process::id()));
     }
 }

@@ -40,7 +40,7 @@ pub async fn listings(store: &Store, settings: &Settings, now: SystemTime) -> an
     let mut removed = Vec::new();
     for chunk in old.chunks(AT_ONCE) {
         let vids: Vec<Vid> = chunk.iter().map(|old| old.vid.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let rows = store.overview(Some(&vids), None, true).await.map_err(anyhow::Error::new)?;
+        let rows = store.overview(Some(&vids), None, true).await?;
         let rows: HashMap<String, Overview> = rows.into_iter().map(|row| (name(&row), row)).collect();
         for old in chunk {
             if is_over(rows.get(old.vid.as_str()), settings.listing.keep) && remove(&old.path) {
