@@ -1,6 +1,8 @@
 //! The program as it is started, under all its names: bad input, exit codes, what is on stdout and what on stderr. No
 //! database and no CTA is needed, for nothing here may come as far as that.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

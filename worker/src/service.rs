@@ -4,6 +4,7 @@
 //! comes again, and the rows decide what it still means.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -211,12 +212,14 @@ impl Service {
                 Some(news) = told.recv() => match news {
                     Told::Database(why) => return End::Database(why),
                     Told::Fine(stage) => if let Some(left) = left.get_mut(&stage) { left.delays.reset() },
-                    Told::Site(stage, why) => if !left.contains_key(&stage) {
+                    Told::Site(stage, why) => if let Entry::Vacant(vacant) = left.entry(stage) {
+                        let stage = vacant.key();
                         error!(stage, "stage {stage} is left alone on this host, the others go on: {why}");
-                        if let Err(error) = consumer.leave(&stage).await { return End::Broker(error) }
-                        let mut delays = Delays::new(self.settings.retry.first_delay, self.settings.retry.max_delay.min(Duration::from_secs(300)));
+                        if let Err(error) = consumer.leave(stage).await { return End::Broker(error) }
+                        let longest = self.settings.retry.max_delay.min(Duration::from_secs(300));
+                        let mut delays = Delays::new(self.settings.retry.first_delay, longest);
                         let probe_at = Instant::now() + delays.next_delay();
-                        left.insert(stage, Left { delays, probe_at });
+                        vacant.insert(Left { delays, probe_at });
                     },
                 },
                 () = probe => {
