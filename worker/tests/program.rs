@@ -1,5 +1,7 @@
 //! The worker as it is started: bad input and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
