@@ -255,14 +255,21 @@ impl Case<'_> {
     pub fn is_ours(&self, request: &Request) -> bool {
         let memory = &self.task.memory;
         match &memory.request {
+            _ if memory.adopt => true,
             Some(log) => *log == request.repack.creation_log,
-            None => memory.asked || memory.adopt,
+            None => memory.asked,
         }
     }
 
     /// A command of this kind was allowed to run in this journey.
     pub fn issued(&self, kind: &str) -> bool {
         self.task.memory.issued.contains_key(kind)
+    }
+
+    /// A command of this kind may have had its effect in this journey: one was allowed to run, and not every one of
+    /// them was refused.
+    pub fn may_have_run(&self, kind: &str) -> bool {
+        self.issued(kind) && !self.task.memory.in_vain.contains(kind)
     }
 
     /// How the last command of this kind in this delivery was refused.
@@ -276,7 +283,7 @@ impl Case<'_> {
     /// A Stop. Where our own change keeps users from the tape, it says so.
     pub fn stop(&self, code: Code, text: impl Into<String>) -> Answer {
         let mut text = text.into();
-        if self.tape.state() <= State::Started && self.issued("set-repacking") {
+        if self.tape.state() <= State::Started && self.may_have_run("set-repacking") {
             text.push_str(&format!(
                 "; users cannot read this tape while it is in CTA state REPACKING: 'cta-ops-repack-manager abort {}' gives it back",
                 self.tape.vid
