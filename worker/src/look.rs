@@ -18,7 +18,11 @@ use tracing::warn;
 pub async fn look(cta: &Cta, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(), Trouble> {
     match look {
         Look::Tape => seen.tape = Some(tape(cta, vid).await?),
-        Look::Request => seen.request = Some(request(cta, vid).await?),
+        Look::Request => {
+            let (request, unlisted) = asked(cta, vid).await?;
+            seen.request = Some(request);
+            seen.unlisted = unlisted;
+        }
         Look::Files => seen.files = Some(files(cta, vid).await?),
         Look::RecycleLog => seen.recycle_log = Some(recycle_log(cta, vid).await?),
         Look::Routes => {
@@ -75,10 +79,15 @@ pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
 /// # Errors
 /// Why there is no answer.
 pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
+    Ok(asked(cta, vid).await?.0)
+}
+
+/// The request, and why the list of all could not be had, if it could not.
+async fn asked(cta: &Cta, vid: &Vid) -> Result<(Option<Request>, Option<String>), Trouble> {
     let query = Query::Repack(vid.clone());
     let refused = match cta.list::<Value>(&query).await {
         Ok(list) => match <[Value; 1]>::try_from(list) {
-            Ok([raw]) => return read_request(&query, vid, raw).map(Some),
+            Ok([raw]) => return read_request(&query, vid, raw).map(|request| (Some(request), None)),
             Err(other) => {
                 let text = format!("expected one request of {vid}, not {}", other.len());
                 return Err(Trouble::Garbage { command: query.to_string(), text });
@@ -89,8 +98,8 @@ pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
     };
     match cta.list::<Value>(&Query::Repacks).await {
         Ok(all) => match all.into_iter().find(|request| request["vid"] == vid.as_str()) {
-            Some(raw) => read_request(&Query::Repacks, vid, raw).map(Some),
-            None => Ok(None),
+            Some(raw) => read_request(&Query::Repacks, vid, raw).map(|request| (Some(request), None)),
+            None => Ok((None, None)),
         },
         Err(trouble) => {
             if trouble.is_site() {
@@ -98,7 +107,7 @@ pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
             }
             cta.version(Frontend::Repack).await?;
             warn!(%vid, "the list of all repacks cannot be had, so only the refusal shows that there is no request: {trouble}; {refused}");
-            Ok(None)
+            Ok((None, Some(trouble.to_string())))
         }
     }
 }
