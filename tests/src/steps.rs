@@ -165,6 +165,29 @@ impl Site {
         self.events(vid).await.into_iter().filter(|event| event.kind == kind).collect()
     }
 
+    /// The main table, as SQL names it.
+    pub fn table(&self) -> String {
+        self.settings.database.table.to_string()
+    }
+
+    /// The table beside it with this suffix (`_task`).
+    pub fn beside(&self, suffix: &str) -> String {
+        self.settings.database.table.with_suffix(suffix)
+    }
+
+    /// Waits until no tape waits for a time: stamps are rounded to seconds, so a new one may lie a little ahead.
+    pub async fn all_due(&self) {
+        let query = format!(
+            "SELECT count(*) FROM {} WHERE next_attempt_at > clock_timestamp() AND next_attempt_at < 'infinity'",
+            self.beside("_task")
+        );
+        let begun = Instant::now();
+        while self.number(&query).await > 0 {
+            assert!(begun.elapsed() < PATIENCE, "a tape waits for longer than {PATIENCE:?}");
+            moment().await;
+        }
+    }
+
     /// One number from the database.
     pub async fn number(&self, query: &str) -> i64 {
         self.database.client().await.query_one(query, &[]).await.expect("the query").get(0)
