@@ -116,6 +116,16 @@ impl Site {
         assert_eq!(self.at(vid).await, (State::Finished, Mode::Auto), "{vid}: {:?}", self.why(vid).await);
     }
 
+    /// Ticks until every tape but this one is finished.
+    pub async fn finish_others(&self, vid: &str) {
+        self.tick_until(&format!("all but {vid} finished"), |rows| {
+            rows.iter().all(|row| {
+                row.row.as_ref().is_ok_and(|tape| tape.vid.as_str() == vid || tape.state() == State::Finished)
+            })
+        })
+        .await;
+    }
+
     /// Nobody works on this tape before [`Site::release`].
     pub async fn hold(&self, vid: &str) {
         self.store().set_control("hold", vid, "a test has another one in hand", None).await.expect("the hold");
