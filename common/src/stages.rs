@@ -134,6 +134,9 @@ pub struct Seen {
     pub tape: Option<Option<reply::Tape>>,
     /// `Some(None)`: proven that there is none.
     pub request: Option<Option<Request>>,
+    /// Why the list of all requests could not be had, where only a refusal shows that there is none: enough to go on with,
+    /// not enough for a gate.
+    pub unlisted: Option<String>,
     /// The live files.
     pub files: Option<Files>,
     /// The recycle log.
@@ -153,6 +156,7 @@ impl Seen {
     pub fn forget_tape(&mut self) {
         self.tape = None;
         self.request = None;
+        self.unlisted = None;
         self.files = None;
         self.recycle_log = None;
     }
@@ -310,6 +314,13 @@ impl Case<'_> {
                 moment(log.time)
             ),
         )
+    }
+
+    /// At a gate: no request was seen, but the list that proves it could not be had.
+    pub fn unproven(&self, seen: &Seen) -> Option<Answer> {
+        let why = seen.unlisted.as_ref()?;
+        let text = format!("only the complete list of all repack requests proves that {} has none: {why}", self.tape.vid);
+        Some(Answer::wait(Code::LookFailed, text, None))
     }
 
     /// The tape's priority, if the configuration has it.

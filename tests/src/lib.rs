@@ -4,3 +4,4 @@ pub mod configuration;
 pub mod proxy;
 pub mod services;
 pub mod site;
+pub mod steps;

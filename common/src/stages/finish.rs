@@ -53,6 +53,9 @@ fn gate(case: &Case<'_>, seen: &Seen, tape: &reply::Tape, destination: String) -
     if let Some(request) = request {
         return case.foreign(request);
     }
+    if let Some(wait) = case.unproven(seen) {
+        return wait;
+    }
     match seen.files {
         None => Answer::Look(Look::Files),
         Some(Files { count: 0, .. }) => Answer::run(

@@ -79,6 +79,9 @@ fn gate(case: &Case<'_>, seen: &Seen, tape: &reply::Tape) -> Answer {
     if let Some(request) = request {
         return case.foreign(request);
     }
+    if let Some(wait) = case.unproven(seen) {
+        return wait;
+    }
     let Some(routes) = &seen.routes else { return Answer::Look(Look::Routes) };
     if routes.contains(&tape.tapepool) {
         return case.stop(
