@@ -1,6 +1,8 @@
 //! The harness of the journeys.
 
 pub mod configuration;
+pub mod fleet;
+pub mod kinds;
 pub mod proxy;
 pub mod services;
 pub mod site;
