@@ -6,3 +6,4 @@ pub mod kinds;
 pub mod proxy;
 pub mod services;
 pub mod site;
+pub mod tap;
