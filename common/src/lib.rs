@@ -6,6 +6,7 @@
 //! | [`tape`] | the VID and the row as a value | no |
 //! | [`task`] | the task row and its law: claim, last check, record, abandon | no |
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
+//! | [`explain`] | why a tape waits, until when, what happens next | no |
 //! | [`reason`] | why a tape waits or stopped: the codes | no |
 //! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`settings`] | the configuration file, checked | reads files |
@@ -18,6 +19,7 @@
 
 pub mod broker;
 pub mod cta;
+pub mod explain;
 pub mod failpoint;
 pub mod journey;
 pub mod logging;

@@ -110,6 +110,12 @@ pub struct Locked<'a> {
     pub change: RowChange,
     /// The mode to set.
     pub mode: Option<Mode>,
+    /// The priority to set.
+    pub priority: Option<i16>,
+    /// The responsible to set.
+    pub responsible: Option<String>,
+    /// What to do to the hold of this VID.
+    pub hold: Option<HoldChange>,
     /// A row to be entered; a finished one goes to the history.
     pub enter: Option<NewTape>,
     /// For the history.
@@ -118,6 +124,20 @@ pub struct Locked<'a> {
     pub statistics: Option<Value>,
     /// Who acts; the store's own actor unless changed.
     pub actor: String,
+}
+
+/// What to do to the hold of a VID, whether or not it has a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldChange {
+    /// Put it, or replace the one there is; who puts it is who acts.
+    Put {
+        /// Why.
+        why: String,
+        /// Until when; none: until released.
+        until: Option<DateTime<Utc>>,
+    },
+    /// Take it away.
+    Release,
 }
 
 impl Locked<'_> {
@@ -286,6 +306,9 @@ impl Store {
             clock,
             change: RowChange::Keep,
             mode: None,
+            priority: None,
+            responsible: None,
+            hold: None,
             enter: None,
             notes: Vec::new(),
             statistics: None,
@@ -309,6 +332,15 @@ impl Store {
             self.enter_row(tx, &mut locked, &new).await?;
         } else {
             self.change_row(tx, &mut locked).await?;
+        }
+        match &locked.hold {
+            None => {}
+            Some(HoldChange::Put { why, until }) => {
+                tx.execute(&self.statements.set_control, &[&"hold", &name, &locked.actor, why, until]).await?;
+            }
+            Some(HoldChange::Release) => {
+                tx.execute(&self.statements.drop_control, &[&"hold", &name]).await?;
+            }
         }
         let journey = locked.tape().map(|tape| tape.stamps.begun());
         if let Some(task) = &locked.task
@@ -339,9 +371,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         let Some(before) = locked.tape().cloned() else { return Ok(()) };
         let name = before.vid.as_str();
-        if locked.change == RowChange::GiveBack {
+        let leaves = match locked.change {
+            RowChange::GiveBack => Some("given back"),
+            RowChange::Remove => Some("removed"),
+            RowChange::Keep | RowChange::Stamp(_) => None,
+        };
+        if let Some(why) = leaves {
             let task = locked.task.as_ref().map(|task| json!({"memory": task.memory, "round": task.round}));
-            tx.execute(&self.statements.to_history, &[&name, &"given back", &task]).await?;
+            tx.execute(&self.statements.to_history, &[&name, &why, &task]).await?;
             tx.execute(&self.statements.delete_row, &[&name]).await?;
             if let Some(task) = &mut locked.task {
                 task.seen = None;
@@ -355,6 +392,11 @@ impl Store {
         }
         if let Some(mode) = locked.mode {
             let row = tx.query_one(&self.statements.set_mode, &[&name, &mode.label()]).await?;
+            after = Some(read_row(&row, locked.clock.tolerance));
+        }
+        if locked.priority.is_some() || locked.responsible.is_some() {
+            let priority = locked.priority.map(i32::from);
+            let row = tx.query_one(&self.statements.set_fields, &[&name, &priority, &locked.responsible]).await?;
             after = Some(read_row(&row, locked.clock.tolerance));
         }
         let (Some(after), Some(task)) = (after, &mut locked.task) else { return Ok(()) };

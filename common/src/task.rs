@@ -423,6 +423,8 @@ pub enum RowChange {
     Stamp(State),
     /// Move the row to the history: the tape was given back.
     GiveBack,
+    /// Move the row to the history: an operator removed it.
+    Remove,
 }
 
 /// What became of a record.
@@ -1108,6 +1110,15 @@ impl Task {
     pub fn taken_over(&mut self, ground: &Ground<'_>) {
         self.generation = ground.fresh_generation;
         self.dispatched_at = None;
+    }
+
+    /// Its row is removed. Lease, intent, settle time and slot stay: they belong to the VID.
+    pub fn removed(&mut self, ground: &Ground<'_>) {
+        self.wanted = None;
+        self.dispatched_at = None;
+        self.fresh_start(ground);
+        self.stage = None;
+        self.next = Next::Never;
     }
 
     /// Whether a dead letter for this stage and generation has a Stop behind it.

@@ -1,1 +1,65 @@
-//! The manager.
+//! The operator's tool: looks at the tables and changes what an operator may change.
+//!
+//! It never runs a `cta-admin` that changes something: what has to be done in CTA is written down as a wish, and a worker
+//! does it under a lease.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | verbs and options |
+//! | [`acts`] | pure: what a verb does to a tape, or why not |
+//! | [`commands`] | a file for each verb, or for each family of verbs |
+//! | [`output`] | text for people and for machines |
+//! | [`actor`] | who is at the keyboard |
+
+use std::sync::Arc;
+
+use common::settings::{self, Loaded};
+use common::store::Store;
+
+pub mod actor;
+pub mod acts;
+pub mod cli;
+pub mod commands;
+pub mod output;
+
+use cli::{Cli, ConfigVerb, Verb};
+use output::{Desk, Exit};
+
+/// Runs one command line. `actor` is who the history names.
+pub async fn run(cli: &Cli, actor: &str, desk: &mut Desk<'_>) -> Exit {
+    let path = settings::path(cli.config.clone());
+    let loaded = settings::load(&path);
+    if let Verb::Config { verb: ConfigVerb::Check { strict } } = &cli.verb {
+        return finish(commands::config_check::run(&path, loaded, *strict, cli.json, desk), desk);
+    }
+    let Loaded { settings, warnings, .. } = match loaded {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            desk.remark(&format!("error: {problems}"));
+            return Exit::Misuse;
+        }
+    };
+    if cli.verbose {
+        for warning in &warnings {
+            desk.remark(&format!("warning: {warning}"));
+        }
+    }
+    let settings = Arc::new(settings);
+    let outcome = match Store::sized(Arc::clone(&settings), actor, 2) {
+        Ok(store) => commands::run(cli, &store, desk).await,
+        Err(error) => Err(error),
+    };
+    finish(outcome, desk)
+}
+
+/// Says what went wrong, once, with all that is known.
+fn finish(outcome: anyhow::Result<Exit>, desk: &mut Desk<'_>) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(error) if output::is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            desk.remark(&format!("error: {error:#}"));
+            Exit::Failed
+        }
+    }
+}

@@ -1,4 +1,23 @@
-//! The producer: see `tick`.
+//! The producer: chooses and enters tapes, and sees to it that what is due is done.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the command line, under this program's name and under those of ATRESYS |
+//! | [`commands`] | what each command does, from the configuration to the exit code |
+//! | [`scan`] | which tapes are worth a repack |
+//! | [`prepare`] | enters tapes, after every check |
+//! | [`tick`] | what is due: published, or done here |
+//! | [`monitor`] | the table as JSON lines |
+//! | [`statistics`] | the lines of ended repacks, into their file |
+//! | [`append`] | files that others read while we add to them |
+//! | [`output`] | reports for people |
 
+pub mod append;
+pub mod cli;
+pub mod commands;
+pub mod monitor;
+pub mod output;
+pub mod prepare;
+pub mod scan;
 pub mod statistics;
 pub mod tick;

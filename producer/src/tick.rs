@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use common::broker::{Publisher, Task as Message, Topology};
@@ -22,7 +23,7 @@ use tokio::sync::{Mutex, watch};
 use tracing::{debug, error, info, warn};
 use worker::delivery::{Deliverer, Report};
 use worker::service::{Shutdown, reached};
-use worker::{dead_letter, look};
+use worker::{cleanup, dead_letter, look};
 
 use crate::statistics;
 
@@ -203,6 +204,13 @@ async fn locked_tick(
             report.trouble.extend(trouble);
         }
         report.stages.push(part);
+    }
+    // With a broker the listings are on the workers' hosts, and they see to them.
+    if context.settings.broker.is_none()
+        && stages.iter().any(|stage| stage.takes_slot)
+        && let Err(error) = cleanup::listings(&context.store, &context.settings, SystemTime::now()).await
+    {
+        report.trouble.push(format!("old listings are not cleaned up: {error:#}"));
     }
     if stages.iter().any(|stage| stage.frees_slot)
         && let Err(error) = statistics::write_lines(&context.store, &context.settings.repack_end_json_path).await

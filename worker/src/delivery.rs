@@ -271,7 +271,7 @@ impl Deliverer {
         failpoint::pass("listed", vid);
         let epoch = hand.claim.epoch;
         let kept = self.store.locked(vid, false, |locked| {
-            let Some(row) = locked.task.as_mut().filter(|task| task.epoch == epoch) else { return None };
+            let row = locked.task.as_mut().filter(|task| task.epoch == epoch)?;
             row.memory.listing = Some(made.clone());
             let row = row.clone();
             locked.note("listing", json!(made));

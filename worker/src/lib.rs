@@ -6,10 +6,16 @@
 //! | [`look`] | what a stage wants to see, asked of CTA |
 //! | [`listing`] | the listing of a tape's files, written before its repack |
 //! | [`dead_letter`] | dead letters: mode error, if a Stop is behind them |
+//! | [`cleanup`] | listings of this host that nobody needs any more |
 //! | [`service`] | consuming: connections, concurrency, outages, the end |
+//! | [`program`] | how a program begins and ends; the producer's too |
+//! | [`cli`] | the worker's command line |
 
+pub mod cleanup;
+pub mod cli;
 pub mod dead_letter;
 pub mod delivery;
 pub mod listing;
 pub mod look;
+pub mod program;
 pub mod service;

@@ -75,32 +75,61 @@ pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
 /// # Errors
 /// Why there is no answer.
 pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
-    let query = Query::Repack(vid.clone());
-    let refused = match cta.list::<Value>(&query).await {
-        Ok(list) => match <[Value; 1]>::try_from(list) {
-            Ok([raw]) => return read_request(&query, vid, raw).map(Some),
-            Err(other) => {
-                let text = format!("expected one request of {vid}, not {}", other.len());
-                return Err(Trouble::Garbage { command: query.to_string(), text });
-            }
-        },
-        Err(trouble) if trouble.refusal().is_some() && !trouble.is_site() => trouble,
-        Err(trouble) => return Err(trouble),
-    };
+    match own_request(cta, vid).await? {
+        Some(request) => Ok(Some(request)),
+        None => among(vid, requests(cta).await?.as_deref()),
+    }
+}
+
+/// Every repack request, to be asked for once where many tapes are looked at; none where the list cannot be had although
+/// CTA answers.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn requests(cta: &Cta) -> Result<Option<Vec<Value>>, Trouble> {
     match cta.list::<Value>(&Query::Repacks).await {
-        Ok(all) => match all.into_iter().find(|request| request["vid"] == vid.as_str()) {
-            Some(raw) => read_request(&Query::Repacks, vid, raw).map(Some),
-            None => Ok(None),
-        },
+        Ok(all) => Ok(Some(all)),
         Err(trouble) => {
             if trouble.is_site() {
                 return Err(trouble);
             }
             cta.version(Frontend::Repack).await?;
-            warn!(%vid, "the list of all repacks cannot be had, so only the refusal shows that there is no request: {trouble}; {refused}");
+            warn!("the list of all repacks cannot be had, so only a refusal shows that there is no request: {trouble}");
             Ok(None)
         }
     }
+}
+
+/// As [`request`], with the list of all asked for before by [`requests`].
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn request_among(cta: &Cta, vid: &Vid, all: Option<&[Value]>) -> Result<Option<Request>, Trouble> {
+    match own_request(cta, vid).await? {
+        Some(request) => Ok(Some(request)),
+        None => among(vid, all),
+    }
+}
+
+/// What CTA lists for this tape; none where it refuses.
+async fn own_request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
+    let query = Query::Repack(vid.clone());
+    match cta.list::<Value>(&query).await {
+        Ok(list) => match <[Value; 1]>::try_from(list) {
+            Ok([raw]) => read_request(&query, vid, raw).map(Some),
+            Err(other) => {
+                let text = format!("expected one request of {vid}, not {}", other.len());
+                Err(Trouble::Garbage { command: query.to_string(), text })
+            }
+        },
+        Err(trouble) if trouble.refusal().is_some() && !trouble.is_site() => Ok(None),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+fn among(vid: &Vid, all: Option<&[Value]>) -> Result<Option<Request>, Trouble> {
+    let raw = all.into_iter().flatten().find(|request| request["vid"] == vid.as_str());
+    raw.map(|raw| read_request(&Query::Repacks, vid, raw.clone())).transpose()
 }
 
 fn read_request(query: &Query, vid: &Vid, raw: Value) -> Result<Request, Trouble> {

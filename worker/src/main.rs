@@ -1,5 +1,10 @@
-//! Placeholder until the program is merged.
+//! The worker program: see the library.
+
 use std::process::ExitCode;
+
 fn main() -> ExitCode {
-    common::cta::guard::run_if_asked().unwrap_or(ExitCode::SUCCESS)
+    if let Some(code) = common::cta::guard::run_if_asked() {
+        return code;
+    }
+    worker::cli::main().into()
 }

@@ -4,8 +4,9 @@
 //! comes again, and the rows decide what it still means.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use common::broker::{BrokerError, Consumer, Delivery, Publisher, Source, Task, Topology};
@@ -19,11 +20,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+use crate::cleanup;
 use crate::dead_letter;
 use crate::delivery::{Deliverer, Report};
 
 /// A delivery that cannot begin within this time is given back.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pause between looks at old listings.
+const CLEANING: Duration = Duration::from_secs(3600);
 
 /// How a program is told to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +92,7 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
     let mut hands = JoinSet::new();
     let mut delays = Delays::default();
     let mut shutdown = shutdown;
+    let _cleaner = Cleaner::start(service.store.clone());
     while *shutdown.borrow_and_update() == Shutdown::No {
         let begun = Instant::now();
         match service.session(&mut hands, &mut shutdown).await {
@@ -106,6 +112,30 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
     }
     finish(hands, shutdown, stop_now).await;
     Ok(())
+}
+
+/// Cleans up this host's listings now and then, as long as it lives.
+struct Cleaner(tokio::task::JoinHandle<()>);
+
+impl Cleaner {
+    fn start(store: Store) -> Cleaner {
+        Cleaner(tokio::spawn(async move {
+            loop {
+                match cleanup::listings(&store, store.settings(), SystemTime::now()).await {
+                    Ok(removed) if removed.is_empty() => {}
+                    Ok(removed) => info!("removed {} listings that nobody needs any more", removed.len()),
+                    Err(error) => warn!("old listings are not cleaned up: {error:#}"),
+                }
+                tokio::time::sleep(CLEANING).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Waits for what is in hand; told to leave now, drops it.
@@ -182,12 +212,14 @@ impl Service {
                 Some(news) = told.recv() => match news {
                     Told::Database(why) => return End::Database(why),
                     Told::Fine(stage) => if let Some(left) = left.get_mut(&stage) { left.delays.reset() },
-                    Told::Site(stage, why) => if !left.contains_key(&stage) {
+                    Told::Site(stage, why) => if let Entry::Vacant(vacant) = left.entry(stage) {
+                        let stage = vacant.key();
                         error!(stage, "stage {stage} is left alone on this host, the others go on: {why}");
-                        if let Err(error) = consumer.leave(&stage).await { return End::Broker(error) }
-                        let mut delays = Delays::new(self.settings.retry.first_delay, self.settings.retry.max_delay.min(Duration::from_secs(300)));
+                        if let Err(error) = consumer.leave(stage).await { return End::Broker(error) }
+                        let longest = self.settings.retry.max_delay.min(Duration::from_secs(300));
+                        let mut delays = Delays::new(self.settings.retry.first_delay, longest);
                         let probe_at = Instant::now() + delays.next_delay();
-                        left.insert(stage, Left { delays, probe_at });
+                        vacant.insert(Left { delays, probe_at });
                     },
                 },
                 () = probe => {

@@ -387,6 +387,14 @@ impl Store {
             .collect())
     }
 
+    /// The database's clock.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(self.client().await?.query_one("SELECT clock_timestamp()", &[]).await?.get(0))
+    }
+
     /// Puts a hold on a VID (`kind` "hold") or pauses a stage ("pause").
     ///
     /// # Errors
@@ -434,9 +442,23 @@ impl Store {
         let client = self.client().await?;
         let rows = client.query(&self.statements.widths, &[&self.statements.table()]).await?;
         let values = [("mediatype", &new.mediatype), ("tapepool", &new.tapepool), ("responsible", &new.responsible)];
-        Ok(rows.iter().find_map(|row| {
+        Ok(self.wider_than_column(&rows, &values))
+    }
+
+    /// Whether a text fits the column `responsible` of the main table: if not, what is wrong and what to do.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn responsible_too_wide(&self, responsible: &str) -> Result<Option<String>, StoreError> {
+        let client = self.client().await?;
+        let rows = client.query(&self.statements.widths, &[&self.statements.table()]).await?;
+        Ok(self.wider_than_column(&rows, &[("responsible", responsible)]))
+    }
+
+    fn wider_than_column<T: AsRef<str>>(&self, rows: &[tokio_postgres::Row], values: &[(&str, T)]) -> Option<String> {
+        rows.iter().find_map(|row| {
             let (column, width): (String, i32) = (row.get(0), row.get(1));
-            let value = values.iter().find(|(name, _)| *name == column)?.1;
+            let value = values.iter().find(|(name, _)| *name == column)?.1.as_ref();
             let length = value.chars().count();
             (usize::try_from(width).is_ok_and(|width| length > width)).then(|| {
                 format!(
@@ -445,7 +467,7 @@ impl Store {
                     table = self.statements.table()
                 )
             })
-        }))
+        })
     }
 
     /// Changes priority or responsible of a row. False: there is no such row.
@@ -465,6 +487,36 @@ impl Store {
             .query_opt(&self.statements.set_fields, &[&vid.as_str(), &priority, &responsible])
             .await?;
         Ok(changed.is_some())
+    }
+
+    /// Pauses a stage, or lets it go on (`pause` none), with a line in the history under the name `*`. False: it was
+    /// not paused.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn pause(
+        &self,
+        stage: &str,
+        pause: Option<(&str, Option<DateTime<Utc>>)>,
+        detail: &Value,
+    ) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let tx =
+            client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::ReadCommitted).start().await?;
+        let (kind, there) = match pause {
+            Some((why, until)) => {
+                tx.execute(&self.statements.set_control, &[&"pause", &stage, &self.actor(), &why, &until]).await?;
+                ("pause", true)
+            }
+            None => ("resume", tx.execute(&self.statements.drop_control, &[&"pause", &stage]).await? == 1),
+        };
+        if there {
+            let none: Option<DateTime<Utc>> = None;
+            let actor = self.actor();
+            tx.execute(&self.statements.add_event, &[&"*", &none, &Some(stage), &kind, &actor, detail]).await?;
+        }
+        tx.commit().await?;
+        Ok(there)
     }
 
     /// The right to tick these stages, of each if nobody else has it, on one connection of its own.

@@ -38,6 +38,18 @@ fn text(step: &Step, table: &TableName) -> String {
 /// # Errors
 /// When the database cannot be reached or refuses, or when it is newer than this program.
 pub async fn migrate(settings: &Settings) -> anyhow::Result<Report> {
+    connected(settings, true).await
+}
+
+/// The same in a transaction that is rolled back: what [`migrate`] would do, and whether it would work.
+///
+/// # Errors
+/// Those of [`migrate`].
+pub async fn rehearse(settings: &Settings) -> anyhow::Result<Report> {
+    connected(settings, false).await
+}
+
+async fn connected(settings: &Settings, keep: bool) -> anyhow::Result<Report> {
     let role = settings.database.migrate_username.as_deref();
     let config = super::connection(settings, "cta-ops-repack-manager migrate", role);
     let (mut client, connection) =
@@ -45,13 +57,17 @@ pub async fn migrate(settings: &Settings) -> anyhow::Result<Report> {
             || format!("connecting to PostgreSQL at {}:{}", settings.database.host, settings.database.port),
         )?;
     let driver = tokio::spawn(connection);
-    let report = in_one_transaction(&mut client, settings).await;
+    let report = in_one_transaction(&mut client, settings, keep).await;
     drop(client);
     driver.await.ok();
     report
 }
 
-async fn in_one_transaction(client: &mut tokio_postgres::Client, settings: &Settings) -> anyhow::Result<Report> {
+async fn in_one_transaction(
+    client: &mut tokio_postgres::Client,
+    settings: &Settings,
+    keep: bool,
+) -> anyhow::Result<Report> {
     let table = &settings.database.table;
     let migration = table.with_suffix("_migration");
     let tx = client.transaction().await.map_err(super::describe)?;
@@ -90,6 +106,7 @@ async fn in_one_transaction(client: &mut tokio_postgres::Client, settings: &Sett
             .map_err(super::describe)?;
         applied.push(step.name.to_owned());
     }
-    tx.commit().await.map_err(super::describe)?;
+    let end = if keep { tx.commit().await } else { tx.rollback().await };
+    end.map_err(super::describe)?;
     Ok(Report { applied, version: newest, adopted })
 }

@@ -1,0 +1,543 @@
+//! What a verb does to a tape, or why not. Pure, so that what is shown before asking and what is done afterwards, under
+//! the row's lock, come from the same function.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::explain::{ago, followed};
+use common::journey::{self, Event, Mode, State};
+use common::stages;
+use common::store::{HoldChange, Locked};
+use common::tape::{OddRow, Tape, Vid};
+use common::task::{Ground, Next, Note, RowChange, Task, Wanted, later};
+use serde_json::{Value, json};
+
+/// What an operator wants of a tape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// To the automation again.
+    Requeue {
+        /// Take the request that is there as ours.
+        adopt: bool,
+    },
+    /// A wish that a worker fulfils.
+    Want(Wanted),
+    /// Other values in its row.
+    Change {
+        /// The mode.
+        mode: Option<Mode>,
+        /// The priority, known to be configured.
+        priority: Option<i16>,
+        /// The responsible, known to fit the column.
+        responsible: Option<String>,
+    },
+    /// Its row to the history.
+    Remove,
+    /// A hold, for so long or until released.
+    Hold(Option<TimeDelta>),
+    /// No hold.
+    Release,
+}
+
+impl Act {
+    /// The verb on the command line.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Act::Requeue { .. } => "requeue",
+            Act::Want(Wanted::Retry) => "retry-failed",
+            Act::Want(Wanted::GiveBack) => "abort",
+            Act::Want(Wanted::Unstick) => "unstick",
+            Act::Change { .. } => "ch",
+            Act::Remove => "rm",
+            Act::Hold(_) => "hold",
+            Act::Release => "release",
+        }
+    }
+}
+
+/// What is known of a tape, under its locks or from a look.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The tape.
+    pub vid: &'a Vid,
+    /// The main row.
+    pub row: Option<&'a Result<Tape, OddRow>>,
+    /// The task row.
+    pub task: Option<&'a Task>,
+}
+
+/// What becomes of one tape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// It is changed.
+    Change {
+        /// What changes, a phrase each.
+        what: Vec<String>,
+        /// What else to know.
+        remarks: Vec<String>,
+    },
+    /// Nothing needs to change.
+    Already(String),
+    /// It must not, or cannot be changed.
+    Refused {
+        /// Why.
+        why: String,
+        /// What to do instead.
+        next: String,
+    },
+    /// It is not in the table.
+    Missing,
+}
+
+/// A plan, and what carries it out.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// What becomes of the tape.
+    pub plan: Plan,
+    task: Option<Task>,
+    mode: Option<Mode>,
+    priority: Option<i16>,
+    responsible: Option<String>,
+    hold: Option<HoldChange>,
+    change: RowChange,
+    notes: Vec<Note>,
+}
+
+impl Judged {
+    fn new(plan: Plan) -> Judged {
+        Judged {
+            plan,
+            task: None,
+            mode: None,
+            priority: None,
+            responsible: None,
+            hold: None,
+            change: RowChange::Keep,
+            notes: Vec::new(),
+        }
+    }
+
+    fn refused(why: impl Into<String>, next: impl Into<String>) -> Judged {
+        Judged::new(Plan::Refused { why: why.into(), next: next.into() })
+    }
+}
+
+/// Carries an act out under the locks. Nothing is touched unless the plan is a change.
+pub fn carry_out(act: &Act, reason: Option<&str>, locked: &mut Locked<'_>) -> Plan {
+    let (row, task) = (locked.row.clone(), locked.task.clone());
+    let vid = locked.vid;
+    let (_, _, ground, _) = locked.parts();
+    let judged = judge(act, reason, Facts { vid, row: row.as_ref(), task: task.as_ref() }, &ground);
+    if matches!(judged.plan, Plan::Change { .. }) {
+        locked.task = judged.task.or(task);
+        locked.mode = judged.mode;
+        locked.priority = judged.priority;
+        locked.responsible = judged.responsible;
+        locked.hold = judged.hold;
+        locked.change = judged.change;
+        locked.notes.extend(judged.notes);
+    }
+    judged.plan
+}
+
+/// What an act does to a tape. `reason` is the operator's, for the history.
+pub fn judge(act: &Act, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
+    match act {
+        Act::Hold(span) => return hold(*span, reason, facts, ground),
+        Act::Release => return release(reason, facts, ground),
+        Act::Requeue { .. } | Act::Want(_) | Act::Change { .. } | Act::Remove => {}
+    }
+    let tape = match facts.row {
+        None => return Judged::new(Plan::Missing),
+        Some(Err(odd)) => {
+            return Judged::refused(odd.to_string(), "put the row right with psql, then try again");
+        }
+        Some(Ok(tape)) => tape,
+    };
+    // What the tick would do first, the edit of somebody else included.
+    let mut notes = Vec::new();
+    let task = match facts.task {
+        None => Task::made(tape, ground),
+        Some(task) => {
+            let mut task = task.clone();
+            notes.extend(task.notice(tape, ground));
+            task
+        }
+    };
+    let case = Case { tape, task, reason, ground };
+    let mut judged = match act {
+        Act::Requeue { adopt } => case.requeue(*adopt),
+        Act::Want(wanted) => case.want(*wanted),
+        Act::Change { mode, priority, responsible } => case.change(*mode, *priority, responsible.as_deref()),
+        Act::Remove => case.remove(),
+        Act::Hold(_) | Act::Release => unreachable!("answered above"),
+    };
+    notes.append(&mut judged.notes);
+    Judged { notes, ..judged }
+}
+
+/// One tape, one operator.
+struct Case<'a> {
+    tape: &'a Tape,
+    task: Task,
+    reason: Option<&'a str>,
+    ground: &'a Ground<'a>,
+}
+
+impl Case<'_> {
+    fn command(&self, verb: &str) -> String {
+        format!("'cta-ops-repack-manager {verb} {}'", self.tape.vid)
+    }
+
+    fn note(&self, kind: &'static str, mut detail: Value) -> Note {
+        if let (Some(reason), Some(fields)) = (self.reason, detail.as_object_mut()) {
+            fields.insert("reason".to_owned(), json!(reason));
+        }
+        Note { kind, stage: self.task.stage.clone(), detail }
+    }
+
+    /// What else to know: things that this verb does not change and that matter now.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if let (Some(owner), Some(until)) = (&self.task.owner, self.task.lease_until) {
+            remarks.push(if until > self.ground.now {
+                format!("{owner} is at it now: the command it runs is finished first, and it starts no other")
+            } else {
+                format!("{owner} held it and has not been heard of since; the next tick closes its lease")
+            });
+        }
+        if let Some(hold) = &self.ground.control.hold {
+            remarks.push(format!("it stays on hold ({}: {}): see {}", hold.who, hold.why, self.command("release")));
+        }
+        if let Some(stage) = self.task.stage.as_ref().filter(|stage| self.ground.control.paused.contains(stage)) {
+            remarks.push(format!("stage {stage} is paused: see 'cta-ops-repack-manager resume {stage}'"));
+        }
+        if self.task.is_settling(self.ground.now) {
+            remarks.push(
+                "an earlier command may still take effect: until it has settled the tape is only looked at".to_owned(),
+            );
+        }
+        remarks
+    }
+
+    fn to_auto(&self) -> Option<String> {
+        (self.tape.mode != Mode::Auto).then(|| format!("mode {} -> auto", self.tape.mode))
+    }
+
+    fn over(&self) -> Judged {
+        Judged::refused("its journey is over", "prepare it again if it is to be repacked again")
+    }
+
+    /// Set mode auto if it is not, by the law.
+    fn mode_auto(&self) -> Result<Option<Mode>, journey::Refused> {
+        match self.tape.mode {
+            Mode::Auto => Ok(None),
+            mode => journey::change(self.tape.state(), mode, Event::Requeue).map(|_| Some(Mode::Auto)),
+        }
+    }
+
+    fn requeue(mut self, adopt: bool) -> Judged {
+        let Some(stage) = stages::after(self.tape.state()) else { return self.over() };
+        if adopt && self.tape.state() > State::Repacked {
+            let why = format!("a tape that is {} has no repack request to adopt", self.tape.state());
+            return Judged::refused(why, format!("see {}", self.command("show")));
+        }
+        let adopts = adopt && !(self.task.memory.adopt && self.task.memory.request.is_none());
+        if self.tape.mode == Mode::Auto && !self.task.has_stop() && !adopts {
+            let next = match self.task.next {
+                Next::At(at) if at > self.ground.now => {
+                    format!("; the next attempt is in {}", ago(at - self.ground.now))
+                }
+                Next::Now | Next::At(_) | Next::Never => String::new(),
+            };
+            return Judged::new(Plan::Already(format!("in mode auto, and not stopped{next}")));
+        }
+        let mode = match self.mode_auto() {
+            Ok(mode) => mode,
+            Err(refused) => return Judged::refused(refused.to_string(), self.command("show")),
+        };
+        let mut what: Vec<String> = self.to_auto().into_iter().collect();
+        if let (true, Some(reason)) = (self.task.has_stop(), &self.task.reason) {
+            what.push(format!("its Stop is taken back ({}: {})", reason.code, reason.text));
+        }
+        if adopts {
+            what.push("the repack request that CTA holds for it counts as ours".to_owned());
+        }
+        what.push(match self.task.wanted {
+            Some(wanted) => format!("goes on with what was asked for ({})", wanted.name()),
+            None => format!("goes on at stage {}", stage.name),
+        });
+        let stopped = self.task.reason.clone().filter(|_| self.task.has_stop());
+        let note = self.note("requeue", json!({"mode": self.tape.mode, "stopped": stopped, "adopt": adopts}));
+        let remarks = self.remarks();
+        self.task.requeue(self.tape, self.ground);
+        if adopts {
+            self.task.memory.adopt = true;
+            self.task.memory.request = None;
+            // The request that is there is not the answer to a `repack add` of ours.
+            self.task.memory.asked = false;
+        }
+        Judged { task: Some(self.task), mode, notes: vec![note], ..Judged::new(Plan::Change { what, remarks }) }
+    }
+
+    fn want(mut self, wanted: Wanted) -> Judged {
+        if self.tape.state() == State::Finished {
+            return self.over();
+        }
+        if let Some(refused) = self.unwanted(wanted) {
+            return refused;
+        }
+        if self.task.wanted == Some(wanted) && self.tape.mode == Mode::Auto && !self.task.has_stop() {
+            return Judged::new(Plan::Already("asked for already; a worker does it".to_owned()));
+        }
+        let mode = match self.mode_auto() {
+            Ok(mode) => mode,
+            Err(refused) => return Judged::refused(refused.to_string(), self.command("show")),
+        };
+        let mut what: Vec<String> = self.to_auto().into_iter().collect();
+        what.push(
+            match wanted {
+                Wanted::Retry => "a worker removes the old request and repacks what is left",
+                Wanted::GiveBack => {
+                    "a worker removes our request and gives the tape the state and pool it had; its row goes to the history"
+                }
+                Wanted::Unstick => "a worker puts it back to REPACKING, if CTA has it as REPACKING_DISABLED",
+            }
+            .to_owned(),
+        );
+        if let Some(before) = self.task.wanted.filter(|before| *before != wanted) {
+            what.push(format!("instead of what was asked for before ({})", before.name()));
+        }
+        let stopped = self.task.reason.clone().filter(|_| self.task.has_stop());
+        let note = self.note("wanted", json!({"wanted": wanted.name(), "mode": self.tape.mode, "stopped": stopped}));
+        let mut remarks = self.remarks();
+        if wanted == Wanted::Retry
+            && let Some(progress) = self.task.progress.as_ref().filter(|progress| progress.status == "Running")
+        {
+            remarks
+                .push(format!("CTA said {} when it was last asked: a repack that runs is left alone", progress.status));
+        }
+        self.task.want(wanted, self.ground);
+        Judged { task: Some(self.task), mode, notes: vec![note], ..Judged::new(Plan::Change { what, remarks }) }
+    }
+
+    /// Why a wish makes no sense, or must not be.
+    fn unwanted(&self, wanted: Wanted) -> Option<Judged> {
+        let state = self.tape.state();
+        let issued = |kind| self.task.memory.issued.contains_key(kind);
+        match wanted {
+            Wanted::Retry if state == State::Entered => Some(Judged::refused(
+                "its repack has not been started, there is nothing to retry",
+                format!("{} lets it go on", self.command("requeue")),
+            )),
+            Wanted::Retry if state > State::Started => Some(Judged::refused(
+                format!("it is {state}: its repack is complete, there is nothing to retry"),
+                format!("{} lets it go on", self.command("requeue")),
+            )),
+            Wanted::GiveBack if state >= State::Reclaimed => Some(Judged::refused(
+                "it has been reclaimed: there is nothing to give back",
+                format!("{} lets it go on", self.command("requeue")),
+            )),
+            Wanted::GiveBack if issued("reclaim") => Some(Judged::refused(
+                "a reclaim of it was allowed to run and may have happened: there may be nothing to give back",
+                format!("{} lets it go on; see {}", self.command("requeue"), self.command("show")),
+            )),
+            Wanted::Unstick if state > State::Repacked => Some(Judged::refused(
+                format!("it is {state}: it has left REPACKING"),
+                format!("see {}", self.command("show")),
+            )),
+            Wanted::Unstick if state == State::Entered && !issued("set-repacking") => Some(Judged::refused(
+                "it was not put into REPACKING by the automation",
+                format!("see {}", self.command("show")),
+            )),
+            Wanted::Retry | Wanted::GiveBack | Wanted::Unstick => None,
+        }
+    }
+
+    fn change(mut self, mode: Option<Mode>, priority: Option<i16>, responsible: Option<&str>) -> Judged {
+        if self.tape.state() == State::Finished {
+            return self.over();
+        }
+        let priority = priority.filter(|priority| *priority != self.tape.priority);
+        let responsible = responsible.filter(|responsible| *responsible != self.tape.responsible);
+        let mut judged = match mode {
+            None => Judged::new(Plan::Already(String::new())),
+            Some(Mode::Auto) => Case { task: self.task.clone(), ..self }.requeue(false),
+            Some(Mode::Manual) => Case { task: self.task.clone(), ..self }.take_over(),
+            Some(Mode::Error) => Judged::refused(
+                "mode error needs a reason that the automation knows, so only the automation sets it",
+                format!("'cta-ops-repack-manager ch {} --mode manual' takes it out of its hands", self.tape.vid),
+            ),
+        };
+        if matches!(judged.plan, Plan::Refused { .. }) || (priority.is_none() && responsible.is_none()) {
+            if judged.plan == Plan::Already(String::new()) {
+                judged.plan = Plan::Already("it has these values".to_owned());
+            }
+            return judged;
+        }
+        let (mut what, remarks) = match judged.plan {
+            Plan::Change { what, remarks } => (what, remarks),
+            Plan::Already(_) | Plan::Refused { .. } | Plan::Missing => (Vec::new(), Vec::new()),
+        };
+        let mut detail = serde_json::Map::new();
+        if let Some(priority) = priority {
+            what.push(format!("priority {} -> {priority}", self.tape.priority));
+            detail.insert("priority".to_owned(), json!({"from": self.tape.priority, "to": priority}));
+        }
+        if let Some(responsible) = responsible {
+            what.push(format!("responsible {} -> {responsible}", self.tape.responsible));
+            detail.insert("responsible".to_owned(), json!({"from": self.tape.responsible, "to": responsible}));
+        }
+        judged.notes.push(self.note("changed", Value::Object(detail)));
+        self.task = judged.task.take().unwrap_or(self.task);
+        Judged {
+            task: Some(self.task),
+            priority,
+            responsible: responsible.map(str::to_owned),
+            plan: Plan::Change { what, remarks },
+            ..judged
+        }
+    }
+
+    fn take_over(mut self) -> Judged {
+        if self.tape.mode == Mode::Manual {
+            return Judged::new(Plan::Already("in mode manual".to_owned()));
+        }
+        if let Err(refused) = journey::change(self.tape.state(), self.tape.mode, Event::TakeOver) {
+            return Judged::refused(refused.to_string(), self.command("show"));
+        }
+        let what = vec![format!("mode {} -> manual", self.tape.mode)];
+        let note = self.note("mode", json!({"from": self.tape.mode, "to": Mode::Manual}));
+        let mut remarks = self.remarks();
+        if self.task.slot_since.is_some() {
+            remarks.push("it keeps its slot as long as CTA repacks it".to_owned());
+        }
+        self.task.taken_over(self.ground);
+        Judged {
+            task: Some(self.task),
+            mode: Some(Mode::Manual),
+            notes: vec![note],
+            ..Judged::new(Plan::Change { what, remarks })
+        }
+    }
+
+    fn remove(mut self) -> Judged {
+        let abort = format!("{} gives the tape back first", self.command("abort"));
+        if let Some(owner) = &self.task.owner {
+            let why = format!("{owner} is working on it, or was when it was last heard of");
+            return Judged::refused(why, format!("wait until it is done; {abort}"));
+        }
+        if let Some(intent) = &self.task.intent {
+            return Judged::refused(format!("a command is unanswered: {}", intent.command), abort);
+        }
+        if let Some(until) = self.task.settle_until.filter(|until| *until > self.ground.now) {
+            let why = format!("a command ended unclear and may still take effect for {}", ago(until - self.ground.now));
+            return Judged::refused(why, format!("wait until then; {abort}"));
+        }
+        let memory = &self.task.memory;
+        let state = self.tape.state();
+        if matches!(state, State::Started | State::Repacked) {
+            return Judged::refused(
+                format!("it is {state}: it is in REPACKING, or CTA holds our request for it"),
+                abort,
+            );
+        }
+        if state == State::Entered && (memory.asked || memory.request.is_some()) {
+            return Judged::refused("CTA may hold a repack request that we made for it", abort);
+        }
+        if state == State::Entered && memory.issued.contains_key("set-repacking") {
+            return Judged::refused("it may be in REPACKING by our doing", abort);
+        }
+        let mut what = vec![format!("its row ({state}, mode {}) goes to the history", self.tape.mode)];
+        if let Some(wanted) = self.task.wanted {
+            what.push(format!("what was asked for is dropped ({})", wanted.name()));
+        }
+        let mut remarks = Vec::new();
+        if matches!(state, State::Quarantined | State::Reclaimed) {
+            remarks.push(format!(
+                "nothing is changed in CTA: the tape stays as it is, most likely in pool {}",
+                self.ground.settings.quarantine_pool
+            ));
+        }
+        let note =
+            self.note("removed", json!({"state": state, "mode": self.tape.mode, "responsible": self.tape.responsible}));
+        self.task.removed(self.ground);
+        Judged {
+            task: Some(self.task),
+            change: RowChange::Remove,
+            notes: vec![note],
+            ..Judged::new(Plan::Change { what, remarks })
+        }
+    }
+}
+
+fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
+    let until = span.and_then(|span| span.to_std().ok()).map(|span| later(ground.now, span));
+    let why = reason.unwrap_or("no reason given").to_owned();
+    if let Some(hold) = &ground.control.hold
+        && hold.why == why
+        && hold.until.is_none()
+        && until.is_none()
+    {
+        return Judged::new(Plan::Already(format!("on hold by {}: {}", hold.who, hold.why)));
+    }
+    let mut what = vec![match until {
+        Some(until) => format!("on hold for {}: {why}", ago(until - ground.now)),
+        None => format!("on hold until released: {why}"),
+    }];
+    if let Some(hold) = &ground.control.hold {
+        what.push(format!("instead of the hold by {}: {}", hold.who, hold.why));
+    }
+    let remarks = match facts.row {
+        None => vec!["it is not in the table; scan and prepare obey the hold".to_owned()],
+        Some(_) => {
+            let leased = facts.task.filter(|task| task.is_leased(ground.now)).and_then(|task| task.owner.as_deref());
+            leased
+                .map(|owner| format!("{owner} is at it now: the command it runs is finished, and it starts no other"))
+                .into_iter()
+                .collect()
+        }
+    };
+    let note = stage_note(facts, ground, "hold", json!({"why": why, "until": until}));
+    Judged {
+        hold: Some(HoldChange::Put { why, until }),
+        notes: vec![note],
+        ..Judged::new(Plan::Change { what, remarks })
+    }
+}
+
+fn release(reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
+    let Some(hold) = &ground.control.hold else {
+        return Judged::new(Plan::Already("not on hold".to_owned()));
+    };
+    let what = vec![format!("no longer on hold ({}: {})", hold.who, hold.why)];
+    let note = stage_note(
+        facts,
+        ground,
+        "release",
+        json!({"hold": {"who": hold.who, "why": hold.why, "until": hold.until}, "reason": reason}),
+    );
+    Judged {
+        hold: Some(HoldChange::Release),
+        notes: vec![note],
+        ..Judged::new(Plan::Change { what, remarks: Vec::new() })
+    }
+}
+
+fn stage_note(facts: Facts<'_>, ground: &Ground<'_>, kind: &'static str, detail: Value) -> Note {
+    let stage = match facts.row {
+        Some(Ok(tape)) => followed(tape, facts.task, ground.settings, ground.now).0.stage,
+        Some(Err(_)) | None => None,
+    };
+    Note { kind, stage, detail }
+}
+
+/// How a tape stands, in a few words.
+pub fn standing(row: Option<&Result<Tape, OddRow>>, now: DateTime<Utc>) -> String {
+    match row {
+        Some(Ok(tape)) => {
+            let since = tape.stamps.at(tape.state()).map(|at| format!(" for {}", ago(now - at))).unwrap_or_default();
+            format!("{}{since}, mode {}", tape.state(), tape.mode)
+        }
+        Some(Err(_)) => "in the table with an odd row".to_owned(),
+        None => "not in the table".to_owned(),
+    }
+}

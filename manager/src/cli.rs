@@ -1,0 +1,320 @@
+//! Verbs and options.
+
+use std::path::PathBuf;
+
+use chrono::TimeDelta;
+use clap::{ArgAction, Args, Parser, Subcommand};
+use common::journey::{Mode, State};
+use common::stages::STAGES;
+use common::tape::Vid;
+
+/// The operator's tool of the repack automation.
+///
+/// Exit status: 0 done, or already so; 1 failed, or something was refused or not found; 2 misuse or bad configuration.
+#[derive(Debug, Parser)]
+#[command(name = "cta-ops-repack-manager", version, disable_version_flag = true)]
+pub struct Cli {
+    /// Configuration file [default: $CTA_OPS_CONFIG, else /etc/cta-ops/cta-ops-config.yaml]
+    #[arg(short = 'C', long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say more
+    #[arg(short = 'V', long, global = true)]
+    pub verbose: bool,
+    /// JSON for machines
+    #[arg(short = 'j', long, global = true)]
+    pub json: bool,
+    /// Print version
+    #[arg(long, action = ArgAction::Version)]
+    version: Option<bool>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create the tables beside ATRESYS's own, or bring them up to date; run again, it changes nothing
+    Migrate {
+        /// Try it in a transaction that is rolled back
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// The configuration file
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// List tapes: how far they are, and why they wait or failed
+    Ls(Ls),
+    /// Everything known of one tape, and what happened to it
+    Show {
+        /// The tape
+        #[arg(value_name = "VID", value_parser = vid)]
+        vid: Vid,
+        /// How many of the newest events to show
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i64).range(0..=100_000))]
+        events: i64,
+    },
+    /// Change mode, priority or responsible
+    Ch(Ch),
+    /// Give stopped or manual tapes to the automation again; each resumes where it stands
+    Requeue {
+        /// Which tapes.
+        #[command(flatten)]
+        on: On,
+        /// Take a repack request that somebody else made as ours
+        #[arg(long)]
+        adopt: bool,
+    },
+    /// Repack again what a failed repack left on the tapes
+    RetryFailed(On),
+    /// Give tapes back as they were: no request, the state and pool they had
+    Abort(On),
+    /// Put tapes that CTA disabled while they were repacked back to REPACKING
+    Unstick(On),
+    /// Take tapes out of the table; their rows go to the history
+    Rm(On),
+    /// Keep the automation from tapes, whether they are in the table or not
+    Hold {
+        /// Which tapes.
+        #[command(flatten)]
+        on: On,
+        /// For how long, such as 12h, 1d2h or 90m [default: until released]
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration)]
+        span: Option<TimeDelta>,
+    },
+    /// Take the hold from tapes
+    Release(On),
+    /// Keep the automation from starting work at a stage
+    Pause {
+        /// Which stage.
+        #[command(flatten)]
+        stage: StageName,
+        /// For how long, such as 12h [default: until resumed]
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration)]
+        span: Option<TimeDelta>,
+    },
+    /// Let a paused stage go on
+    Resume {
+        /// Which stage.
+        #[command(flatten)]
+        stage: StageName,
+    },
+}
+
+/// What to do with the configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Name everything that is wrong with it; exit status 2 if anything is
+    Check {
+        /// Refuse what would only be warned about, such as unknown keys
+        #[arg(long)]
+        strict: bool,
+    },
+}
+
+/// Which tapes to list, and how.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only these, finished ones too
+    #[arg(value_name = "VID", value_parser = vid)]
+    pub vids: Vec<Vid>,
+    /// Finished ones too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only tapes in these states
+    #[arg(short, long, value_delimiter = ',', value_name = "STATE")]
+    pub state: Vec<State>,
+    /// Only tapes in these modes
+    #[arg(short, long, value_delimiter = ',', value_name = "MODE")]
+    pub mode: Vec<Mode>,
+    /// All columns
+    #[arg(short, long)]
+    pub long: bool,
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "json")]
+    pub jsonl: bool,
+}
+
+/// Which tapes to change, and what the history shall say.
+#[derive(Debug, Args)]
+pub struct On {
+    /// The tapes
+    #[arg(value_name = "VID", required = true, value_parser = vid)]
+    pub vids: Vec<Vid>,
+    /// Why, for the history
+    #[arg(short, long, value_parser = line)]
+    pub reason: Option<String>,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+/// Whether to ask, and whether to do it at all.
+#[derive(Debug, Args, Clone, Copy)]
+pub struct Consent {
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Show what would be changed, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What to change.
+#[derive(Debug, Args)]
+pub struct Ch {
+    /// Which tapes.
+    #[command(flatten)]
+    pub on: On,
+    /// auto: give it to the automation again; manual: take it out of the automation's hands
+    #[arg(short, long, required_unless_present_any = ["priority", "responsible"])]
+    pub mode: Option<Mode>,
+    /// A number under `priorities` of the configuration; the larger runs first
+    #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub priority: Option<i16>,
+    /// Who asked for the repack
+    #[arg(long, value_name = "NAME", value_parser = line)]
+    pub responsible: Option<String>,
+}
+
+/// Which stage.
+#[derive(Debug, Args)]
+pub struct StageName {
+    /// start, end, quarantine, reclaim, finish, or all
+    #[arg(value_name = "STAGE", value_parser = stages)]
+    pub stage: Stages,
+    /// Why, for the history and for those who ask why a tape waits
+    #[arg(short, long, value_parser = line)]
+    pub reason: Option<String>,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+/// Names of stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stages(pub Vec<&'static str>);
+
+fn vid(text: &str) -> Result<Vid, String> {
+    Vid::typed(text).map_err(|why| why.to_string())
+}
+
+/// One line of text that can stand in a table.
+fn line(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 300;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("expected some text".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("expected one line without control characters".to_owned());
+    }
+    if text.chars().count() > LONGEST {
+        return Err(format!("expected at most {LONGEST} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn stages(text: &str) -> Result<Stages, String> {
+    let names = STAGES.map(|stage| stage.name);
+    if text == "all" {
+        return Ok(Stages(names.to_vec()));
+    }
+    let found = names.into_iter().find(|name| *name == text);
+    found.map(|name| Stages(vec![name])).ok_or_else(|| format!("expected {}, or all", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(words: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("manager").chain(words.split_whitespace()))
+    }
+
+    fn refused(words: &str) -> clap::Error {
+        let error = parse(words).expect_err(words);
+        assert_eq!(error.exit_code(), 2, "{words}: {error}");
+        error
+    }
+
+    #[test]
+    fn the_definitions_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn vids_are_made_upper_case_and_what_is_none_is_refused() {
+        let Verb::Requeue { on, adopt } = parse("requeue v01007 V01008 --adopt").unwrap().verb else { panic!() };
+        assert_eq!(on.vids.iter().map(Vid::as_str).collect::<Vec<_>>(), ["V01007", "V01008"]);
+        assert!(adopt);
+        for bad in ["requeue V01007;rm", "rm -- --all", "rm ../x", "abort ''"] {
+            assert_eq!(refused(bad).kind(), ErrorKind::ValueValidation, "{bad}");
+        }
+    }
+
+    #[test]
+    fn verbs_that_change_tapes_want_at_least_one() {
+        for verb in ["requeue", "retry-failed", "abort", "unstick", "rm", "hold", "release", "ch --mode auto"] {
+            assert_eq!(refused(verb).kind(), ErrorKind::MissingRequiredArgument, "{verb}");
+        }
+    }
+
+    #[test]
+    fn ch_wants_something_to_change() {
+        assert_eq!(refused("ch V01007").kind(), ErrorKind::MissingRequiredArgument);
+        for good in ["--mode auto", "--priority 2", "--priority -1", "--responsible me", "--mode MANUAL --priority 1"] {
+            assert!(parse(&format!("ch V01007 {good}")).is_ok(), "{good}");
+        }
+        refused("ch V01007 --mode off");
+        refused("ch V01007 --priority high");
+        refused("ch V01007 --priority 40000");
+    }
+
+    #[test]
+    fn options_that_every_program_has_stand_before_or_after_the_verb() {
+        for words in ["-C /x -V -j ls", "ls -C /x -V -j", "ls --config /x --verbose --json"] {
+            let cli = parse(words).unwrap();
+            assert_eq!(cli.config, Some(PathBuf::from("/x")));
+            assert!(cli.verbose && cli.json, "{words}");
+        }
+        assert_eq!(parse("--version").unwrap_err().kind(), ErrorKind::DisplayVersion);
+        assert_eq!(parse("--version").unwrap_err().exit_code(), 0);
+        assert_eq!(parse("ls --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn states_and_modes_are_lists_and_unknown_ones_are_named() {
+        let Verb::Ls(ls) = parse("ls --state started,Repacked --mode error V01007").unwrap().verb else { panic!() };
+        assert_eq!(ls.state, [State::Started, State::Repacked]);
+        assert_eq!(ls.mode, [Mode::Error]);
+        assert!(refused("ls --state done").to_string().contains("reclaimed"));
+        refused("ls --json --jsonl");
+    }
+
+    #[test]
+    fn stages_are_those_of_the_table_or_all() {
+        let Verb::Pause { stage, span } = parse("pause all --for 1d2h").unwrap().verb else { panic!() };
+        assert_eq!(stage.stage.0.len(), STAGES.len());
+        assert_eq!(span, Some(TimeDelta::hours(26)));
+        let Verb::Resume { stage } = parse("resume reclaim").unwrap().verb else { panic!() };
+        assert_eq!(stage.stage.0, ["reclaim"]);
+        assert!(refused("pause scan").to_string().contains("quarantine"));
+        refused("pause");
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let words = ["manager", "abort", "V01007", "--reason"];
+        for bad in ["", "   ", "two\nlines", "\x1b[31mred", &"x".repeat(301)] {
+            assert!(Cli::try_parse_from(words.into_iter().chain([bad])).is_err(), "{bad:?}");
+        }
+        assert!(Cli::try_parse_from(words.into_iter().chain(["grün, 3 Uhr"])).is_ok());
+    }
+}

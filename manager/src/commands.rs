@@ -1,0 +1,55 @@
+//! The verbs.
+
+use common::store::{Store, StoreError};
+use common::task::Wanted;
+
+use crate::acts::Act;
+use crate::cli::{Cli, Verb};
+use crate::output::{Desk, Exit};
+
+pub mod change;
+pub mod config_check;
+pub mod ls;
+pub mod migrate;
+pub mod pause;
+pub mod show;
+
+/// Runs a verb against the database.
+///
+/// # Errors
+/// What could not be done.
+pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
+    let json = cli.json;
+    match &cli.verb {
+        Verb::Migrate { dry_run } => migrate::run(store.settings(), *dry_run, json, desk).await,
+        Verb::Config { .. } => unreachable!("needs no database, and is answered before there is one"),
+        Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
+        Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
+        Verb::Ch(ch) => {
+            if let Some(misuse) = change::unfit(store, ch).await? {
+                desk.remark(&format!("error: {misuse}"));
+                return Ok(Exit::Misuse);
+            }
+            let act = Act::Change { mode: ch.mode, priority: ch.priority, responsible: ch.responsible.clone() };
+            change::run(store, &act, &ch.on, json, desk).await
+        }
+        Verb::Requeue { on, adopt } => change::run(store, &Act::Requeue { adopt: *adopt }, on, json, desk).await,
+        Verb::RetryFailed(on) => change::run(store, &Act::Want(Wanted::Retry), on, json, desk).await,
+        Verb::Abort(on) => change::run(store, &Act::Want(Wanted::GiveBack), on, json, desk).await,
+        Verb::Unstick(on) => change::run(store, &Act::Want(Wanted::Unstick), on, json, desk).await,
+        Verb::Rm(on) => change::run(store, &Act::Remove, on, json, desk).await,
+        Verb::Hold { on, span } => change::run(store, &Act::Hold(*span), on, json, desk).await,
+        Verb::Release(on) => change::run(store, &Act::Release, on, json, desk).await,
+        Verb::Pause { stage, span } => pause::run(store, stage, Some(*span), json, desk).await,
+        Verb::Resume { stage } => pause::run(store, stage, None, json, desk).await,
+    }
+}
+
+/// What the database says, with what to do where that is known.
+pub fn told(error: StoreError) -> anyhow::Error {
+    let text = error.to_string();
+    if text.contains("(42P01)") {
+        return anyhow::anyhow!("{text}; run 'cta-ops-repack-manager migrate' once");
+    }
+    anyhow::anyhow!(text)
+}
