@@ -1,7 +1,10 @@
 //! The harness of the journeys.
 
 pub mod configuration;
+pub mod fleet;
+pub mod kinds;
 pub mod proxy;
 pub mod services;
 pub mod site;
 pub mod steps;
+pub mod tap;

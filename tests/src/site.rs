@@ -107,17 +107,12 @@ impl Site {
     /// Commands that changed something, by tape, as words without `--vid` and values that vary: `tape reclaim`,
     /// `tape ch --state REPACKING`.
     pub fn changes(&self) -> BTreeMap<String, Vec<String>> {
-        let journal = self.journal();
-        let mut changes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for entry in journal.iter().filter(|entry| entry.kind == cta_sim::Kind::Effect && entry.effect.changed()) {
-            let words = entry.words();
-            let value =
-                |name: &str| words.iter().position(|word| word == name).map(|at| format!(" {name} {}", words[at + 1]));
-            let shown = [value("--state"), value("--tapepool")].into_iter().flatten().collect::<String>();
-            let vid = entry.vid.clone().unwrap_or_default();
-            changes.entry(vid).or_default().push(format!("{}{shown}", entry.command));
-        }
-        changes
+        by_tape(&self.journal(), |entry| entry.kind == cta_sim::Kind::Effect && entry.effect.changed())
+    }
+
+    /// The same for every changing command that was begun, whatever came of it.
+    pub fn issued(&self) -> BTreeMap<String, Vec<String>> {
+        by_tape(&self.journal(), |entry| entry.kind == cta_sim::Kind::Begin && entry.changing)
     }
 
     /// A client, running the simulated `cta-admin`, with the worker program as guard.
@@ -241,6 +236,19 @@ impl Site {
         std::fs::set_permissions(&path, rights).expect("the configuration file");
         path
     }
+}
+
+fn by_tape(journal: &[cta_sim::Entry], wanted: fn(&cta_sim::Entry) -> bool) -> BTreeMap<String, Vec<String>> {
+    let mut commands: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in journal.iter().filter(|entry| wanted(entry)) {
+        let words = entry.words();
+        let value =
+            |name: &str| words.iter().position(|word| word == name).map(|at| format!(" {name} {}", words[at + 1]));
+        let shown = [value("--state"), value("--tapepool")].into_iter().flatten().collect::<String>();
+        let vid = entry.vid.clone().unwrap_or_default();
+        commands.entry(vid).or_default().push(format!("{}{shown}", entry.command));
+    }
+    commands
 }
 
 /// Every tape finished, or stopped by mode.

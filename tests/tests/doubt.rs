@@ -104,7 +104,11 @@ fn hit_nothing_new(entry: &Entry, what: &str) {
     let before = entry.before.as_ref().expect("an effect knows the tape before");
     match entry.command.as_str() {
         "tape reclaim" => {
-            assert_eq!((before.files, before.pool.as_str(), before.state.as_str()), (0, "quarantine", "DISABLED"), "{what}");
+            assert_eq!(
+                (before.files, before.pool.as_str(), before.state.as_str()),
+                (0, "quarantine", "DISABLED"),
+                "{what}"
+            );
         }
         "repack rm" => assert_eq!((before.files, before.request.as_deref()), (0, Some("Complete")), "{what}"),
         _ => {}
@@ -138,10 +142,8 @@ async fn a_requeue_does_not_shorten_the_time_to_settle() {
     site.enter(&["V01001"]).await;
     site.bring(&["V01001"], State::Quarantined).await;
     site.order(Order::once("tape reclaim", Action::LateExit1(1500)));
-    site.tick_until("an unclear reclaim", |rows| {
-        rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some())
-    })
-    .await;
+    site.tick_until("an unclear reclaim", |rows| rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some()))
+        .await;
     let until = site.row("V01001").await.task.and_then(|task| task.settle_until).expect("it settles");
     let mut looked = 0;
     while site.row("V01001").await.now < until {
@@ -174,7 +176,9 @@ async fn a_removal_that_comes_late_in_a_retry_does_not_hit_the_new_request() {
     let journal = site.journal();
     let requests: Vec<_> = journal
         .iter()
-        .filter(|entry| entry.kind == Kind::Effect && entry.command.starts_with("repack") && entry.effect != Effect::LateScheduled)
+        .filter(|entry| {
+            entry.kind == Kind::Effect && entry.command.starts_with("repack") && entry.effect != Effect::LateScheduled
+        })
         .map(|entry| {
             let before = entry.before.as_ref().and_then(|before| before.request.clone());
             (entry.command.as_str(), entry.effect, before)

@@ -345,7 +345,9 @@ impl Veto {
 
     async fn say(self, site: &Site, gate: Gate, vid: &str) {
         match self {
-            Veto::Manual => site.sql(&format!("UPDATE {} SET mode = 'manual' WHERE tape = '{vid}'", site.table())).await,
+            Veto::Manual => {
+                site.sql(&format!("UPDATE {} SET mode = 'manual' WHERE tape = '{vid}'", site.table())).await
+            }
             Veto::Error => site.sql(&format!("UPDATE {} SET mode = 'error' WHERE tape = '{vid}'", site.table())).await,
             Veto::Hold => site.hold(vid).await,
             Veto::Pause => {
