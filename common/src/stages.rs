@@ -341,6 +341,8 @@ pub fn moment(epoch_seconds: u64) -> String {
 }
 
 #[cfg(test)]
+mod gates;
+#[cfg(test)]
 mod simulated;
 
 #[cfg(test)]
