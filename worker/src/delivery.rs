@@ -307,7 +307,7 @@ impl Deliverer {
         let epoch = hand.claim.epoch;
         let kept = self.store.locked(vid, false, |locked| {
             let claimed = |task: &&mut Task| task.epoch == epoch && task.generation == hand.claim.generation;
-            let Some(row) = locked.task.as_mut().filter(claimed) else { return None };
+            let row = locked.task.as_mut().filter(claimed)?;
             row.memory.listing = Some(made.clone());
             let row = row.clone();
             locked.note("listing", json!(made));
