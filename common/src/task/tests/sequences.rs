@@ -276,16 +276,13 @@ impl Scene {
             prop_assert_eq!(task.next, Next::Never);
         }
         if before.has_stop() && !task.has_stop() {
-            let decided = matches!(
-                step,
-                Step::Requeue
-                    | Step::Want(_)
-                    | Step::Foreign(..)
-                    | Step::Replace
-                    | Step::Claim(_)
-                    | Step::Tick
-                    | Step::TakeOver
-            );
+            let unseen = before.seen.as_ref().is_none_or(|seen| seen.xmin != self.tape.xmin);
+            let decided = match step {
+                Step::Requeue | Step::Want(_) => true,
+                // They follow an edit: to mode auto, or of another journey.
+                Step::Claim(_) | Step::StaleMessage(_) | Step::Tick | Step::TakeOver => unseen,
+                _ => false,
+            };
             prop_assert!(decided, "a Stop was lost by {:?}", step);
         }
         // Followed or not: the tick follows an edit before it looks for what is due.
