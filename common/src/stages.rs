@@ -353,6 +353,11 @@ pub fn moment(epoch_seconds: u64) -> String {
 }
 
 #[cfg(test)]
+mod gates;
+#[cfg(test)]
+mod simulated;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -380,6 +385,23 @@ pub(crate) mod fixtures {
 
     pub(crate) fn settings() -> Settings {
         Settings { lib_to_pool_map: None, ..Settings::default() }
+    }
+
+    pub(crate) fn row(stamps: crate::journey::Stamps) -> Tape {
+        Tape {
+            vid: "V01007".parse().expect("a VID"),
+            stamps,
+            mode: crate::journey::Mode::Auto,
+            priority: 10,
+            mediatype: "LTO9".to_owned(),
+            tapepool: "raw".to_owned(),
+            responsible: "ops".to_owned(),
+            files: 4,
+            bytes: 400,
+            usage: 40,
+            last_write_date: None,
+            xmin: 1,
+        }
     }
 
     pub(crate) fn cta_tape() -> reply::Tape {

@@ -29,10 +29,12 @@ pub async fn bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &
             let Some(tape) = tape else { return Buried::Nothing("it has no row".to_owned()) };
             notes.extend(task.notice(tape, &ground));
             if !task.stopped_at(stage, generation) {
-                if task.generation == generation && !task.has_stop() {
+                let current = task.generation == generation && !task.has_stop();
+                if current {
                     task.dispatched_at = None;
-                    locked.note("dead-letter", json!({"stage": stage, "generation": generation, "how": how}));
                 }
+                let detail = json!({"stage": stage, "generation": generation, "how": how, "current": current});
+                locked.note("dead-letter", detail);
                 return Buried::Nothing("no Stop is behind it".to_owned());
             }
             flip(locked)
