@@ -309,7 +309,8 @@ impl Case<'_> {
     /// At a gate: no request was seen, but the list that proves it could not be had.
     pub fn unproven(&self, seen: &Seen) -> Option<Answer> {
         let why = seen.unlisted.as_ref()?;
-        let text = format!("only the complete list of all repack requests proves that {} has none: {why}", self.tape.vid);
+        let text =
+            format!("only the complete list of all repack requests proves that {} has none: {why}", self.tape.vid);
         Some(Answer::wait(Code::LookFailed, text, None))
     }
 

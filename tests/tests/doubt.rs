@@ -104,7 +104,11 @@ fn hit_nothing_new(entry: &Entry, what: &str) {
     let before = entry.before.as_ref().expect("an effect knows the tape before");
     match entry.command.as_str() {
         "tape reclaim" => {
-            assert_eq!((before.files, before.pool.as_str(), before.state.as_str()), (0, "quarantine", "DISABLED"), "{what}");
+            assert_eq!(
+                (before.files, before.pool.as_str(), before.state.as_str()),
+                (0, "quarantine", "DISABLED"),
+                "{what}"
+            );
         }
         "repack rm" => assert_eq!((before.files, before.request.as_deref()), (0, Some("Complete")), "{what}"),
         _ => {}
@@ -138,10 +142,8 @@ async fn a_requeue_does_not_shorten_the_time_to_settle() {
     site.enter(&["V01001"]).await;
     site.bring(&["V01001"], State::Quarantined).await;
     site.order(Order::once("tape reclaim", Action::LateExit1(1500)));
-    site.tick_until("an unclear reclaim", |rows| {
-        rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some())
-    })
-    .await;
+    site.tick_until("an unclear reclaim", |rows| rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some()))
+        .await;
     let until = site.row("V01001").await.task.and_then(|task| task.settle_until).expect("it settles");
     let mut looked = 0;
     while site.row("V01001").await.now < until {
@@ -174,7 +176,9 @@ async fn a_removal_that_comes_late_in_a_retry_does_not_hit_the_new_request() {
     let journal = site.journal();
     let requests: Vec<_> = journal
         .iter()
-        .filter(|entry| entry.kind == Kind::Effect && entry.command.starts_with("repack") && entry.effect != Effect::LateScheduled)
+        .filter(|entry| {
+            entry.kind == Kind::Effect && entry.command.starts_with("repack") && entry.effect != Effect::LateScheduled
+        })
         .map(|entry| {
             let before = entry.before.as_ref().and_then(|before| before.request.clone());
             (entry.command.as_str(), entry.effect, before)
@@ -191,4 +195,48 @@ async fn a_removal_that_comes_late_in_a_retry_does_not_hit_the_new_request() {
         ]
     );
     assert!(journal.iter().any(|entry| is(entry, "repack rm") && entry.effect == Effect::LateScheduled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_give_a_tape_back_settle_too() {
+    for action in [Action::LateExit1(600), Action::ApplyThenDie(9)] {
+        for (state, changes) in [
+            (State::Started, &["repack rm", "tape ch --state ACTIVE"][..]),
+            (State::Quarantined, &["tape ch --state ACTIVE", "tape ch --tapepool pool_alpha_raw"][..]),
+        ] {
+            let mut site = Site::new(World::new().with_full_tapes(1)).await;
+            site.settings.settle = Duration::from_millis(1500);
+            site.enter(&["V01001"]).await;
+            site.bring(&["V01001"], state).await;
+            let before = site.times("V01001", changes[0]) + site.times("V01001", changes[1]);
+            assert_eq!(before, 0, "{state}");
+            for change in changes {
+                site.order(order(change, action.clone()));
+            }
+            site.want("V01001", Wanted::GiveBack).await;
+            let begun = std::time::Instant::now();
+            while !site.rows().await.is_empty() {
+                assert!(begun.elapsed() < journeys::site::PATIENCE, "{:#?}", site.rows().await);
+                site.tick().await;
+                moment().await;
+            }
+            assert_eq!(site.fired(), [1, 1], "{state}: {action:?}");
+            let made = &site.changes()["V01001"];
+            assert_eq!(made[made.len() - 2..], *changes, "{state}: {action:?}: once each, in this order");
+            let settle = TimeDelta::from_std(site.settings.settle).expect("seconds") - TimeDelta::milliseconds(500);
+            let begun = site.begun("V01001");
+            let answers = site.events_of("V01001", "answer").await;
+            let unclear: Vec<_> = answers.iter().filter(|event| event.detail["answer"] == "unclear").collect();
+            assert_eq!(unclear.len(), 2, "{state}: {action:?}");
+            for doubt in unclear {
+                for entry in &begun {
+                    let at = time_of(entry);
+                    assert!(at < doubt.at || at >= doubt.at + settle, "{state}: {:?} at {at}", entry.words());
+                }
+                for done in site.events_of("V01001", "fulfilled").await {
+                    assert!(done.at >= doubt.at + settle, "{state}: given back before it settled");
+                }
+            }
+        }
+    }
 }

@@ -42,7 +42,13 @@ async fn in_every_state(world: World) -> Site {
 }
 
 /// While it lasts: every run says so, nobody is blamed. When it is over, all goes on by itself and nothing is done twice.
-async fn survived(site: &Site, what: &str, begins: impl FnOnce(&mut World), ends: impl FnOnce(&mut World), stand: &[&str]) {
+async fn survived(
+    site: &Site,
+    what: &str,
+    begins: impl FnOnce(&mut World),
+    ends: impl FnOnce(&mut World),
+    stand: &[&str],
+) {
     let before = site.rows().await;
     site.edit(begins);
     for _ in 0..6 {
@@ -85,7 +91,8 @@ async fn an_expired_keytab_blames_no_tape() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repacks_switched_off_blame_no_tape() {
     let site = in_every_state(World::new()).await;
-    let (off, on) = (|world: &mut World| world.repack_disabled = true, |world: &mut World| world.repack_disabled = false);
+    let (off, on) =
+        (|world: &mut World| world.repack_disabled = true, |world: &mut World| world.repack_disabled = false);
     survived(&site, "repacks off", off, on, &VIDS[..1]).await;
 }
 
@@ -190,7 +197,8 @@ async fn a_finished_tape_can_be_entered_again() {
     site.enter(&["V01001"]).await;
     site.finish("V01001").await;
     assert_eq!(site.changes()["V01001"], [JOURNEY, JOURNEY].concat());
-    let history = format!("SELECT count(*) FROM {} WHERE tape = 'V01001' AND why = 'prepared again'", site.beside("_history"));
+    let history =
+        format!("SELECT count(*) FROM {} WHERE tape = 'V01001' AND why = 'prepared again'", site.beside("_history"));
     assert_eq!(site.number(&history).await, 1);
     let files = format!("SELECT (row->>'files')::int8 FROM {}", site.beside("_history"));
     assert_eq!(site.number(&files).await, first.files);
@@ -207,4 +215,42 @@ async fn two_sites_on_one_database_server_do_not_take_each_others_ticks_for_thei
     let second = store.tick_locks(&["start", "end"]).await.expect("an answer, whoever else ticks");
     assert_eq!(second.held, ["end"]);
     assert!(second.refused[0].1.contains("test@here"), "{:?}", second.refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_lasts_stops_the_tape_in_the_end() {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    site.enter(&["V01001"]).await;
+    site.order(Order::once("repack add", Action::Exit2("the front end has its reasons".into())).times(1000));
+    site.tick_until("a refusal", |rows| {
+        rows[0].task.as_ref().is_some_and(|task| task.reason.as_ref().is_some_and(|kept| kept.code == "refused"))
+    })
+    .await;
+    assert_eq!(site.at("V01001").await, (State::Entered, Mode::Auto));
+    let task = site.beside("_task");
+    let long_ago = "jsonb_set(memory, '{refused_since}', to_jsonb(clock_timestamp() - interval '601 s'))";
+    site.sql(&format!("UPDATE {task} SET memory = {long_ago}")).await;
+    site.tick_until("a stop", all_at_rest).await;
+    assert_eq!(site.at("V01001").await, (State::Entered, Mode::Error));
+    let (code, text) = site.why("V01001").await;
+    assert_eq!(code, "refused");
+    for part in ["the front end has its reasons", "abort V01001"] {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+    assert_eq!(site.row("V01001").await.task.expect("a task").attempts, 0, "a refusal is no failed attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_that_cta_never_moves_to_repacking_stops_with_a_way_out() {
+    let mut world = World::new().with_full_tapes(1).with_durations(100, 0);
+    world.tapes.get_mut("V01001").expect("the tape").plan.pending_forever = true;
+    let mut site = Site::new(world).await;
+    site.settings.pending_limit = Duration::from_millis(500);
+    site.enter(&["V01001"]).await;
+    site.tick_until("a stop", all_at_rest).await;
+    assert_eq!(site.at("V01001").await, (State::Entered, Mode::Error));
+    let (code, text) = site.why("V01001").await;
+    assert_eq!(code, "pending-too-long");
+    assert!(text.contains("cta-maintd") && text.contains("abort V01001"), "{text}");
+    assert_eq!(site.begun("V01001").len(), 1);
 }

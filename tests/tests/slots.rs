@@ -177,10 +177,8 @@ async fn a_slot_is_kept_while_a_command_in_doubt_may_still_take_effect() {
     site.settings.settle = Duration::from_secs(3);
     site.enter(&[VID, NEXT]).await;
     site.order(Order::once("repack add", Action::LateExit1(1500)).for_vid(VID));
-    site.tick_until("an unclear command", |rows| {
-        rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some())
-    })
-    .await;
+    site.tick_until("an unclear command", |rows| rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some()))
+        .await;
     let settled = site.row(VID).await.task.and_then(|task| task.settle_until).expect("it settles");
     // Nobody will come to it, and CTA shows no request for a while: no reason to think that none will come.
     set(&site, "mode = 'error'").await;
