@@ -10,7 +10,7 @@ use crate::cta::reply;
 use crate::journey::State;
 use crate::reason::{Code, Why};
 use crate::settings::{Priority, Settings};
-use crate::tape::Tape;
+use crate::tape::{Tape, Vid};
 use crate::task::{Learned, Next, SlotLook, Task, Wait, Wanted, later};
 
 pub mod checks;
@@ -288,10 +288,7 @@ impl Case<'_> {
     pub fn stop(&self, code: Code, text: impl Into<String>) -> Answer {
         let mut text = text.into();
         if self.tape.state() <= State::Started && self.may_have_run("set-repacking") {
-            text.push_str(&format!(
-                "; users cannot read this tape while it is in CTA state REPACKING: 'cta-ops-repack-manager abort {}' gives it back",
-                self.tape.vid
-            ));
+            text.push_str(&unreadable(&self.tape.vid));
         }
         Answer::Stop(Why::new(code, text), Learned::default())
     }
@@ -342,6 +339,13 @@ impl Case<'_> {
     pub fn deadline(&self, kind: &str, limit: std::time::Duration) -> Option<DateTime<Utc>> {
         self.task.memory.issued.get(kind).map(|at| later(*at, limit))
     }
+}
+
+/// What every Stop adds where our own change keeps users from the tape.
+pub(crate) fn unreadable(vid: &Vid) -> String {
+    format!(
+        "; users cannot read this tape while it is in CTA state REPACKING: 'cta-ops-repack-manager abort {vid}' gives it back"
+    )
 }
 
 /// Seconds since the epoch as people read them.

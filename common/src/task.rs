@@ -747,12 +747,20 @@ impl Task {
         );
         if !self.has_stop() && i64::from(self.crashes) >= i64::from(ground.settings.retry.max_attempts) {
             let text = format!(
-                "the program working on it ended {} times without an outcome; the last was {owner}: {how}",
-                self.crashes
+                "the program working on it ended {} times without an outcome; the last was {owner}: {how}{}",
+                self.crashes,
+                self.unreadable()
             );
             self.stop(&Why::new(Code::Crashed, text), ground.now);
         }
         note
+    }
+
+    /// What a Stop that no stage decided adds where our own change keeps users from the tape; else nothing.
+    fn unreadable(&self) -> String {
+        let repacking = matches!(self.stage.as_deref(), Some("start" | "end"));
+        let ours = self.memory.issued.contains_key("set-repacking");
+        if repacking && ours { stages::unreadable(&self.vid) } else { String::new() }
     }
 
     fn settle_from(&mut self, ground: &Ground<'_>) {
@@ -976,7 +984,7 @@ impl Task {
             Ending::Grace(why) => {
                 let since = *self.memory.refused_since.get_or_insert(ground.now);
                 if ground.now - since >= REFUSAL_GRACE {
-                    Ending::Stop(why)
+                    Ending::Stop(Why::new(why.code, why.text + &self.unreadable()))
                 } else {
                     Ending::NotYet(Wait { why, until: None, stalled: false })
                 }
@@ -984,8 +992,8 @@ impl Task {
             Ending::Trouble(why) => {
                 self.attempts = self.attempts.saturating_add(1);
                 if i64::from(self.attempts) >= i64::from(ground.settings.retry.max_attempts) {
-                    let text =
-                        format!("{} (attempt {} of {})", why.text, self.attempts, ground.settings.retry.max_attempts);
+                    let max = ground.settings.retry.max_attempts;
+                    let text = format!("{} (attempt {} of {max}){}", why.text, self.attempts, self.unreadable());
                     Ending::Stop(Why::new(why.code, text))
                 } else {
                     Ending::Trouble(why)

@@ -188,7 +188,10 @@ impl Site {
     /// Waits until no tape waits for a time: stamps are rounded to seconds, so a new one may lie a little ahead.
     pub async fn all_due(&self) {
         let query = format!(
-            "SELECT count(*) FROM {} WHERE next_attempt_at > clock_timestamp() AND next_attempt_at < 'infinity'",
+            "SELECT count(*) FROM {} LEFT JOIN {} USING (tape) \
+             WHERE (next_attempt_at > clock_timestamp() AND next_attempt_at < 'infinity') \
+             OR GREATEST(entered, started, repacked, quarantined, reclaimed) > clock_timestamp() AT TIME ZONE 'UTC'",
+            self.table(),
             self.beside("_task")
         );
         let begun = Instant::now();

@@ -196,3 +196,47 @@ async fn a_removal_that_comes_late_in_a_retry_does_not_hit_the_new_request() {
     );
     assert!(journal.iter().any(|entry| is(entry, "repack rm") && entry.effect == Effect::LateScheduled));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_give_a_tape_back_settle_too() {
+    for action in [Action::LateExit1(600), Action::ApplyThenDie(9)] {
+        for (state, changes) in [
+            (State::Started, &["repack rm", "tape ch --state ACTIVE"][..]),
+            (State::Quarantined, &["tape ch --state ACTIVE", "tape ch --tapepool pool_alpha_raw"][..]),
+        ] {
+            let mut site = Site::new(World::new().with_full_tapes(1)).await;
+            site.settings.settle = Duration::from_millis(1500);
+            site.enter(&["V01001"]).await;
+            site.bring(&["V01001"], state).await;
+            let before = site.times("V01001", changes[0]) + site.times("V01001", changes[1]);
+            assert_eq!(before, 0, "{state}");
+            for change in changes {
+                site.order(order(change, action.clone()));
+            }
+            site.want("V01001", Wanted::GiveBack).await;
+            let begun = std::time::Instant::now();
+            while !site.rows().await.is_empty() {
+                assert!(begun.elapsed() < journeys::site::PATIENCE, "{:#?}", site.rows().await);
+                site.tick().await;
+                moment().await;
+            }
+            assert_eq!(site.fired(), [1, 1], "{state}: {action:?}");
+            let made = &site.changes()["V01001"];
+            assert_eq!(made[made.len() - 2..], *changes, "{state}: {action:?}: once each, in this order");
+            let settle = TimeDelta::from_std(site.settings.settle).expect("seconds") - TimeDelta::milliseconds(500);
+            let begun = site.begun("V01001");
+            let answers = site.events_of("V01001", "answer").await;
+            let unclear: Vec<_> = answers.iter().filter(|event| event.detail["answer"] == "unclear").collect();
+            assert_eq!(unclear.len(), 2, "{state}: {action:?}");
+            for doubt in unclear {
+                for entry in &begun {
+                    let at = time_of(entry);
+                    assert!(at < doubt.at || at >= doubt.at + settle, "{state}: {:?} at {at}", entry.words());
+                }
+                for done in site.events_of("V01001", "fulfilled").await {
+                    assert!(done.at >= doubt.at + settle, "{state}: given back before it settled");
+                }
+            }
+        }
+    }
+}

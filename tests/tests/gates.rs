@@ -412,3 +412,39 @@ async fn a_veto_given_while_the_gate_is_looked_through_is_obeyed() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_opened_a_gate_is_in_the_history_before_the_command_runs() {
+    let (mut site, names) = before(RECLAIM, 1).await;
+    let vid = names[0].as_str();
+    site.release(vid).await;
+    let barrier = site.barrier();
+    for (gate, words, proven) in [
+        (
+            RECLAIM,
+            format!("tape reclaim --vid {vid}"),
+            &["quarantine_over", "tape", "marks", "request", "files", "recycle_log"][..],
+        ),
+        (
+            FINISH,
+            format!("tape ch --vid {vid} --tapepool"),
+            &["tapepool", "full", "last_fseq", "occupancy", "request", "files"][..],
+        ),
+    ] {
+        site.bring(&[vid], gate.before).await;
+        barrier.raise(&words);
+        let look = async {
+            barrier.reached().await;
+            let intents = site.events_of(vid, "intent").await;
+            let proof = &intents.last().expect("an intent").detail["proof"];
+            for part in proven {
+                assert!(proof.get(part).is_some(), "{part} is not in {proof}");
+            }
+            assert_eq!((&proof["files"], &proof["request"]), (&0.into(), &serde_json::Value::Null));
+            barrier.open();
+        };
+        let (worked, ()) = tokio::join!(knock(&site, gate), look);
+        assert_eq!(worked, [vid]);
+        assert_eq!(site.times(vid, gate.change), 1);
+    }
+}
