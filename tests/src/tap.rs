@@ -1,5 +1,7 @@
 //! A plain client of the broker: what another program, or a hostile one, can do to the queues.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::broker::Topology;
@@ -24,11 +26,21 @@ pub struct Tap {
 
 /// Copies every task of the stages; ends when dropped.
 #[derive(Debug)]
-pub struct Copier(JoinHandle<()>);
+pub struct Copier {
+    copying: JoinHandle<()>,
+    copies: Arc<AtomicUsize>,
+}
+
+impl Copier {
+    /// How many copies were made so far.
+    pub fn copies(&self) -> usize {
+        self.copies.load(Ordering::Relaxed)
+    }
+}
 
 impl Drop for Copier {
     fn drop(&mut self) {
-        self.0.abort();
+        self.copying.abort();
     }
 }
 
@@ -116,15 +128,19 @@ impl Tap {
         let mut arriving = consume.await.expect("a consumer");
         let channel = self.connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Copier(tokio::spawn(async move {
+        let copies = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&copies);
+        let copying = tokio::spawn(async move {
             while let Some(Ok(delivery)) = arriving.next().await {
                 let is_copy = delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == COPY);
                 for _ in 0..if is_copy { 0 } else { times } {
                     let marked = BasicProperties::default().with_type(COPY.into());
                     publish(&channel, &exchange, delivery.routing_key.as_str(), &delivery.data, marked).await;
+                    counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
-        }))
+        });
+        Copier { copying, copies }
     }
 }
 
