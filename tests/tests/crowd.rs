@@ -214,6 +214,10 @@ async fn two_producers_at_once_with_a_broker_do_everything_once() {
 async fn an_inline_run_beside_workers_does_nothing_twice() {
     let (_vhost, mut site) = with_broker(8).await;
     let mut fleet = Fleet::of(&site, 2, 2);
+    let started = |rows: &[common::store::Overview]| {
+        rows.iter().any(|row| row.row.as_ref().is_ok_and(|tape| tape.state() > State::Entered))
+    };
+    fleet.until(&site, "the workers have done something", started).await;
     site.settings.broker = None;
     let inline = site.context();
     let ticking = tokio::spawn(async move {
