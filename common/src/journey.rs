@@ -143,7 +143,7 @@ impl Stamps {
         for (earlier, later) in State::ALL.into_iter().zip(State::ALL.into_iter().skip(1)) {
             match (raw[earlier as usize], raw[later as usize]) {
                 (None, Some(_)) => wrong.push(format!("{later} is set although {earlier} is not")),
-                (Some(before), Some(after)) if after + tolerance < before => {
+                (Some(before), Some(after)) if before.signed_duration_since(after) > tolerance => {
                     wrong.push(format!("{later} is before {earlier}"));
                 }
                 _ => {}

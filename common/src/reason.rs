@@ -95,6 +95,14 @@ pub struct Kept {
     pub text: String,
 }
 
+impl Kept {
+    /// The reason again, if this version knows its code.
+    pub fn why(&self) -> Option<Why> {
+        let code = Code::ALL.iter().find(|code| code.name() == self.code)?;
+        Some(Why::new(*code, self.text.clone()))
+    }
+}
+
 impl From<&Why> for Kept {
     fn from(why: &Why) -> Kept {
         Kept { code: why.code.name().to_owned(), text: why.text.clone() }

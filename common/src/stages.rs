@@ -134,6 +134,9 @@ pub struct Seen {
     pub tape: Option<Option<reply::Tape>>,
     /// `Some(None)`: proven that there is none.
     pub request: Option<Option<Request>>,
+    /// Why the list of all requests could not be had, where only a refusal shows that there is none: enough to go on with,
+    /// not enough for a gate.
+    pub unlisted: Option<String>,
     /// The live files.
     pub files: Option<Files>,
     /// The recycle log.
@@ -153,6 +156,7 @@ impl Seen {
     pub fn forget_tape(&mut self) {
         self.tape = None;
         self.request = None;
+        self.unlisted = None;
         self.files = None;
         self.recycle_log = None;
     }
@@ -255,14 +259,21 @@ impl Case<'_> {
     pub fn is_ours(&self, request: &Request) -> bool {
         let memory = &self.task.memory;
         match &memory.request {
+            _ if memory.adopt => true,
             Some(log) => *log == request.repack.creation_log,
-            None => memory.asked || memory.adopt,
+            None => memory.asked,
         }
     }
 
     /// A command of this kind was allowed to run in this journey.
     pub fn issued(&self, kind: &str) -> bool {
         self.task.memory.issued.contains_key(kind)
+    }
+
+    /// A command of this kind may have had its effect in this journey: one was allowed to run, and not every one of
+    /// them was refused.
+    pub fn may_have_run(&self, kind: &str) -> bool {
+        self.issued(kind) && !self.task.memory.in_vain.contains(kind)
     }
 
     /// How the last command of this kind in this delivery was refused.
@@ -276,7 +287,7 @@ impl Case<'_> {
     /// A Stop. Where our own change keeps users from the tape, it says so.
     pub fn stop(&self, code: Code, text: impl Into<String>) -> Answer {
         let mut text = text.into();
-        if self.tape.state() <= State::Started && self.issued("set-repacking") {
+        if self.tape.state() <= State::Started && self.may_have_run("set-repacking") {
             text.push_str(&format!(
                 "; users cannot read this tape while it is in CTA state REPACKING: 'cta-ops-repack-manager abort {}' gives it back",
                 self.tape.vid
@@ -303,6 +314,14 @@ impl Case<'_> {
                 moment(log.time)
             ),
         )
+    }
+
+    /// At a gate: no request was seen, but the list that proves it could not be had.
+    pub fn unproven(&self, seen: &Seen) -> Option<Answer> {
+        let why = seen.unlisted.as_ref()?;
+        let text =
+            format!("only the complete list of all repack requests proves that {} has none: {why}", self.tape.vid);
+        Some(Answer::wait(Code::LookFailed, text, None))
     }
 
     /// The tape's priority, if the configuration has it.

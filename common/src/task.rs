@@ -15,7 +15,7 @@
 //! | last check failed | - | - | cleared | freed where a look allows | closed |
 //! | Stop | kept | never | - | freed where a look allows | closed, same generation |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -115,6 +115,34 @@ pub struct Intent {
     pub command: String,
     /// When it was written.
     pub at: DateTime<Utc>,
+    /// What is put back if the command surely had no effect.
+    #[serde(default)]
+    pub before: Before,
+}
+
+/// What the task knew before an intent, as far as the intent changed it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Before {
+    /// [`Memory::asked`].
+    pub asked: bool,
+    /// [`Memory::request`].
+    pub request: Option<Log3>,
+    /// [`Task::round`].
+    pub round: i32,
+    /// An earlier command of this kind and journey may have had its effect.
+    pub effective: bool,
+}
+
+/// What the answer of a changing command says about its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It was accepted.
+    Likely,
+    /// It was refused, or never ran: surely none.
+    None,
+    /// It ended unclear: perhaps, or perhaps later.
+    Unclear,
 }
 
 /// How far a running repack is.
@@ -193,6 +221,8 @@ pub struct Memory {
     pub adopt: bool,
     /// Kinds of the changing commands of this journey, and when each was last allowed to run.
     pub issued: BTreeMap<String, DateTime<Utc>>,
+    /// Kinds in `issued` of which no command had an effect: each was refused, or never ran.
+    pub in_vain: BTreeSet<String>,
     /// The newest listing.
     pub listing: Option<ListingMade>,
     /// The tape at quarantine.
@@ -340,6 +370,8 @@ pub enum Verdict {
     Claimed(Claim),
     /// Somebody else works on it; nothing was written.
     Busy(String),
+    /// It would take a slot, and the gate was not locked: claim it once more, with the gate.
+    NeedsGate,
     /// The row does not warrant it.
     Stale(String),
     /// A Stop is committed for just this stage and generation: to the dead letters.
@@ -514,16 +546,22 @@ impl Task {
         self.crashes = 0;
         self.memory.waits = 0;
         // A row that somebody else started: the request that is there was theirs to make.
-        if tape.state() >= State::Started && self.memory.request.is_none() && !self.memory.asked {
+        if tape.state() >= State::Started && self.memory.request.is_none() && !self.memory.asked && self.round == 0 {
             self.memory.adopt = true;
         }
         if !self.has_stop() {
-            self.next = match stage {
-                None => Next::Never,
-                Some(stage) => stage.next(tape, ground.settings, ground.now),
-            };
+            self.next = self.resume(tape, ground);
         }
         self.seen = Some(SeenRow::of(tape));
+    }
+
+    /// When a tape without a Stop may be worked on. While a lease is open, as soon as that ends: somebody has to close it.
+    fn resume(&self, tape: &Tape, ground: &Ground<'_>) -> Next {
+        match stages::after(tape.state()) {
+            None => Next::Never,
+            Some(_) if self.wanted.is_some() || self.owner.is_some() => Next::Now,
+            Some(stage) => stage.next(tape, ground.settings, ground.now),
+        }
     }
 
     /// A Stop is committed and nobody has decided yet.
@@ -568,7 +606,12 @@ impl Task {
             return None;
         }
         if seen.stamps[0] != fresh.stamps[0] {
+            let stopped = (self.outcome, self.reason.clone(), self.memory.stopped_at, self.next);
             self.begin_journey();
+            if stopped.0 == Some(Outcome::Failed) && fresh.mode != Mode::Auto {
+                // A reason is lost only by a decision; a corrected stamp is none.
+                (self.outcome, self.reason, self.memory.stopped_at, self.next) = stopped;
+            }
         } else if seen.mode != Mode::Auto && fresh.mode == Mode::Auto {
             self.clear_outcome();
         }
@@ -614,6 +657,12 @@ impl Task {
         let Some(stage) = stages::named(stage) else {
             return Verdict::Stale(format!("stage {stage} is not one that this version knows"));
         };
+        if stage.from != tape.state() {
+            // Not by any law of ours: somebody edited the task row. The main row is the truth.
+            self.derive(tape, ground);
+            notes.push(self.note("mended", json!({"stage": stage.name, "state": tape.state()})));
+            return Verdict::Stale(format!("the row is {}, which is nothing for {}", tape.state(), stage.name));
+        }
         if self.is_leased(ground.now) {
             let owner = self.owner.as_deref().unwrap_or("somebody");
             return Verdict::Busy(format!("{owner} is working on it"));
@@ -630,7 +679,7 @@ impl Task {
         }
         if self.needs_slot(stage) {
             match other_slots {
-                None => return Verdict::Busy("it needs a slot, and the gate was not asked".to_owned()),
+                None => return Verdict::NeedsGate,
                 Some(taken) if taken >= ground.settings.max_active_repacks => {
                     self.dispatched_at = None;
                     return Verdict::Stale(format!(
@@ -643,7 +692,7 @@ impl Task {
         }
         self.epoch = ground.fresh_epoch;
         self.owner = Some(owner.to_owned());
-        self.lease_until = Some(ground.now + ground.settings.lease);
+        self.lease_until = Some(later(ground.now, ground.settings.lease));
         Verdict::Claimed(Claim {
             epoch: self.epoch,
             generation: self.generation,
@@ -707,7 +756,7 @@ impl Task {
     }
 
     fn settle_from(&mut self, ground: &Ground<'_>) {
-        let until = ground.now + ground.settings.settle;
+        let until = later(ground.now, ground.settings.settle);
         self.settle_until = Some(self.settle_until.map_or(until, |before| before.max(until)));
     }
 
@@ -758,9 +807,17 @@ impl Task {
         ground: &Ground<'_>,
     ) -> Note {
         let text = command.to_string();
-        self.intent = Some(Intent { kind: command.kind().to_owned(), command: text.clone(), at: ground.now });
-        self.lease_until = Some(ground.now + ground.settings.lease);
-        self.memory.issued.insert(command.kind().to_owned(), ground.now);
+        let kind = command.kind().to_owned();
+        let before = Before {
+            asked: self.memory.asked,
+            request: self.memory.request.clone(),
+            round: self.round,
+            effective: self.memory.issued.contains_key(&kind) && !self.memory.in_vain.contains(&kind),
+        };
+        self.intent = Some(Intent { kind: kind.clone(), command: text.clone(), at: ground.now, before });
+        self.lease_until = Some(later(ground.now, ground.settings.lease));
+        self.memory.in_vain.remove(&kind);
+        self.memory.issued.insert(kind, ground.now);
         if self.memory.source_state.is_none() {
             self.memory.source_state = source_state.map(str::to_owned);
         }
@@ -771,7 +828,15 @@ impl Task {
                 self.memory.adopt = false;
                 self.memory.request = None;
             }
-            Command::RepackRm { .. } => self.memory.asked = false,
+            Command::RepackRm { .. } => {
+                // Should the removal have no effect, the request must still be known for ours.
+                let removed = proof.pointer("/request/creationLog").cloned();
+                if let Some(log) = removed.and_then(|log| serde_json::from_value(log).ok()) {
+                    self.memory.request = Some(log);
+                }
+                self.memory.asked = false;
+                self.memory.adopt = false;
+            }
             Command::SetState { .. } | Command::SetPool { .. } | Command::Reclaim { .. } => {}
         }
         self.note("intent", json!({"command": text, "round": self.round, "proof": proof}))
@@ -786,14 +851,32 @@ impl Task {
         }
     }
 
-    /// Closes the intent with its answer. `unclear`: it may have happened, or may still.
-    pub fn answered(&mut self, unclear: bool, detail: Value, ground: &Ground<'_>) -> Note {
-        self.intent = None;
-        if unclear {
-            self.settle_from(ground);
+    /// Closes the intent with its answer. A command without effect leaves the memory as if it had never been allowed, so
+    /// that what others do afterwards is not taken for ours.
+    pub fn answered(&mut self, effect: Effect, detail: Value, ground: &Ground<'_>) -> Note {
+        let intent = self.intent.take();
+        match (effect, intent) {
+            (Effect::Unclear, _) => self.settle_from(ground),
+            (Effect::None, Some(intent)) => self.undo(intent),
+            (Effect::None, None) | (Effect::Likely, _) => {}
         }
-        self.lease_until = Some(ground.now + ground.settings.lease);
+        self.lease_until = Some(later(ground.now, ground.settings.lease));
         self.note("answer", detail)
+    }
+
+    fn undo(&mut self, intent: Intent) {
+        match intent.kind.as_str() {
+            "repack-add" => {
+                self.memory.asked = intent.before.asked;
+                self.memory.request = intent.before.request;
+                self.round = intent.before.round;
+            }
+            "repack-rm" => self.memory.asked = intent.before.asked,
+            _ => {}
+        }
+        if !intent.before.effective {
+            self.memory.in_vain.insert(intent.kind);
+        }
     }
 
     /// Ends a delivery. `tape` is the main row under its lock, none if it is gone.
@@ -810,6 +893,12 @@ impl Task {
             let note = self
                 .note("fenced", json!({"epoch": claim.epoch, "now": self.epoch, "would_have": format!("{ending:?}")}));
             return (Recorded { row: RowChange::Keep, counted: Counted::Fenced }, vec![note]);
+        }
+        if self.owner.is_none() {
+            // The same record once more, after a commit whose answer was lost: it counts once.
+            let stop = self.reason.as_ref().filter(|_| self.has_stop()).and_then(Kept::why);
+            let counted = stop.map_or_else(|| Counted::Closed("it was recorded already".to_owned()), Counted::Stopped);
+            return (Recorded { row: RowChange::Keep, counted }, Vec::new());
         }
         self.owner = None;
         self.lease_until = None;
@@ -833,8 +922,13 @@ impl Task {
             }
         };
         if self.generation != claim.generation {
-            let recorded = self.record_overtaken(claim, tape, &ending, ground, &mut notes);
+            let recorded = self.record_overtaken(claim, tape, &ending, learned, ground, &mut notes);
             return (recorded, notes);
+        }
+        let mut learned = learned;
+        if claim.wanted == Some(Wanted::Retry) && self.is_settling(ground.now) {
+            // The wish is not done yet: only while the new request is not known does it know that it was made.
+            learned.request = None;
         }
         let ending = self.convert(ending, ground);
         self.learn(learned, ground.now, &mut notes);
@@ -849,6 +943,7 @@ impl Task {
         claim: &Claim,
         tape: &Tape,
         ending: &Ending,
+        learned: Learned,
         ground: &Ground<'_>,
         notes: &mut Vec<Note>,
     ) -> Recorded {
@@ -856,6 +951,8 @@ impl Task {
         let event = Event::Advance { from: claim.stage.from, to: claim.stage.to };
         if proven && journey::change(tape.state(), tape.mode, event).is_ok() {
             notes.push(self.note("done", json!({"from": claim.stage.from, "to": claim.stage.to, "mode": tape.mode})));
+            // What was seen on the way is as true as the stamp, and later gates compare with it.
+            self.learn(learned, ground.now, notes);
             let next_stage = stages::after(claim.stage.to);
             self.stage = next_stage.map(|stage| stage.name.to_owned());
             self.generation = ground.fresh_generation;
@@ -947,6 +1044,12 @@ impl Task {
                 self.wait(&wait, ground, notes);
                 Counted::NotYet(wait.why)
             }
+            // Converted before, to a wait or a Stop.
+            Ending::Grace(why) => {
+                let wait = Wait { why, until: None, stalled: false };
+                self.wait(&wait, ground, notes);
+                Counted::NotYet(wait.why)
+            }
             Ending::NextRound(why) => {
                 notes.push(self.note("next-round", json!({"why": why.text})));
                 self.want(Wanted::Retry, ground);
@@ -954,8 +1057,9 @@ impl Task {
                 Counted::NotYet(why)
             }
             Ending::Trouble(why) => {
-                let after =
-                    ground.now + tape_delay(&ground.settings.retry, self.attempts.unsigned_abs(), ground.jitter);
+                self.memory.refused_since = None;
+                let delay = tape_delay(&ground.settings.retry, self.attempts.unsigned_abs(), ground.jitter);
+                let after = later(ground.now, delay);
                 self.next = Next::At(self.settle_until.map_or(after, |settled| settled.max(after)));
                 notes.push(
                     self.note("retrying", json!({"code": why.code.name(), "why": why.text, "attempt": self.attempts})),
@@ -964,6 +1068,7 @@ impl Task {
                 Counted::Retrying(why)
             }
             Ending::Site(why) => {
+                self.memory.refused_since = None;
                 self.keep_reason(Outcome::Waiting, &why);
                 Counted::Site(why)
             }
@@ -978,7 +1083,6 @@ impl Task {
                 notes.push(self.note("stopped", json!({"code": why.code.name(), "why": why.text})));
                 Counted::Stopped(why)
             }
-            Ending::Grace(_) => unreachable!("converted before"),
         };
         Recorded { row, counted }
     }
@@ -1009,7 +1113,7 @@ impl Task {
             ));
         }
         self.keep_reason(outcome, &wait.why);
-        let backoff = || ground.now + tape_delay(&ground.settings.retry, self.memory.waits, ground.jitter);
+        let backoff = || later(ground.now, tape_delay(&ground.settings.retry, self.memory.waits, ground.jitter));
         self.next = Next::At(wait.until.unwrap_or_else(backoff));
     }
 
@@ -1095,11 +1199,7 @@ impl Task {
         self.memory.listing = None;
         self.dispatched_at = None;
         self.fresh_start(ground);
-        self.next = match (self.wanted, stages::after(tape.state())) {
-            (Some(_), _) => Next::Now,
-            (None, Some(stage)) => stage.next(tape, ground.settings, ground.now),
-            (None, None) => Next::Never,
-        };
+        self.next = self.resume(tape, ground);
     }
 
     /// Something was seen that a worker should look at now; unless it is stopped, settling, or backing off.
@@ -1138,3 +1238,6 @@ impl Task {
 pub fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(by).ok().and_then(|delta| at.checked_add_signed(delta)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
+
+#[cfg(test)]
+mod tests;

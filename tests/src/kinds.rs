@@ -89,8 +89,14 @@ fn tapes(plain: usize, keyset: Keyset) -> Vec<(Tape, Fate)> {
         (full(2 * ROUND + 5, 0), in_rounds),
         (full(ROUND, 0).in_state(TapeState::Disabled), finished(1, "tolabel_IBM1L9", true)),
         (empty(), l9()),
-        (planned(Plan { fail_files: 2, fail_times: 1, ..Plan::default() }), begun(Mode::Error, "repack-failed", "failed")),
-        (planned(Plan { fail_archive: 1, fail_times: 1, ..Plan::default() }), begun(Mode::Error, "repack-failed", "failed")),
+        (
+            planned(Plan { fail_files: 2, fail_times: 1, ..Plan::default() }),
+            begun(Mode::Error, "repack-failed", "failed"),
+        ),
+        (
+            planned(Plan { fail_archive: 1, fail_times: 1, ..Plan::default() }),
+            begun(Mode::Error, "repack-failed", "failed"),
+        ),
         (planned(Plan { fail_expansion: 1, ..Plan::default() }), begun(Mode::Error, "repack-failed", "failed")),
         (planned(Plan { late_files: 2, ..Plan::default() }), begun(Mode::Error, "files-left", "failed")),
         (planned(Plan { disable_after: Some(3), ..Plan::default() }), begun(Mode::Auto, "repack-stalled", "stalled")),

@@ -6,4 +6,5 @@ pub mod kinds;
 pub mod proxy;
 pub mod services;
 pub mod site;
+pub mod steps;
 pub mod tap;

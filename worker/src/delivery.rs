@@ -13,7 +13,7 @@ use common::settings::Settings;
 use common::stages::{Act, Answer, Case, Seen, Tried};
 use common::store::{Locked, Store, StoreError};
 use common::tape::{Tape, Vid};
-use common::task::{Claim, Counted, Ending, Learned, ListingMade, SlotLook, Task, Verdict, Wait, Wanted};
+use common::task::{Claim, Counted, Effect, Ending, Learned, ListingMade, SlotLook, Task, Verdict, Wait, Wanted};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -64,6 +64,29 @@ struct Worked {
     look: SlotLook,
 }
 
+/// Why a tape was not claimed.
+enum Unclaimed {
+    /// It would take a slot, and the gate was not locked.
+    NeedsGate,
+    /// Anything else.
+    Because(Report),
+}
+
+impl Unclaimed {
+    fn report(self) -> Report {
+        match self {
+            Unclaimed::NeedsGate => Report::Nothing("it needs a slot, and the gate was not asked".to_owned()),
+            Unclaimed::Because(report) => report,
+        }
+    }
+}
+
+impl From<Report> for Unclaimed {
+    fn from(report: Report) -> Unclaimed {
+        Unclaimed::Because(report)
+    }
+}
+
 impl Deliverer {
     /// `host` names this machine in the history and for the listings; when `stop_now` becomes true, work in hand is dropped
     /// and the tape given back.
@@ -109,9 +132,23 @@ impl Deliverer {
     }
 
     async fn claim(&self, vid: &Vid, stage: &str, generation: i64) -> Result<Result<Hand, Report>, StoreError> {
-        // Whether a slot may be taken is known only under the lock, but the gate must be locked first: whoever is claimed
-        // for a retry without it is turned away as busy and comes again.
+        // Whether a slot must be taken is known only under the row's lock, but the gate must be locked first. Start and end
+        // are asked with it at once; elsewhere only a retry needs it, and is claimed once more.
         let gate = stage == "start" || stage == "end";
+        match self.claim_with(vid, stage, generation, gate).await? {
+            Err(Unclaimed::NeedsGate) if !gate => self.claim_with(vid, stage, generation, true).await,
+            other => Ok(other),
+        }
+        .map(|claimed| claimed.map_err(Unclaimed::report))
+    }
+
+    async fn claim_with(
+        &self,
+        vid: &Vid,
+        stage: &str,
+        generation: i64,
+        gate: bool,
+    ) -> Result<Result<Hand, Unclaimed>, StoreError> {
         let owner = self.store.actor().to_owned();
         let claimed = self
             .store
@@ -120,7 +157,7 @@ impl Deliverer {
                 let other_slots = locked.other_slots;
                 let (tape, task, ground, notes) = locked.parts();
                 let Some(tape) = tape else {
-                    return Err(Report::Nothing("it has no row, or an odd one".to_owned()));
+                    return Err(Report::Nothing("it has no row, or an odd one".to_owned()).into());
                 };
                 let tape = tape.clone();
                 let task = task.get_or_insert_with(|| Task::made(&tape, &ground));
@@ -128,16 +165,17 @@ impl Deliverer {
                 notes.append(&mut more);
                 match verdict {
                     Verdict::Claimed(claim) => Ok(Hand { claim, tape, task: task.clone(), now }),
-                    Verdict::Busy(why) | Verdict::Stale(why) => Err(Report::Nothing(why)),
-                    Verdict::Stopped(why) => Err(Report::Stopped(why)),
+                    Verdict::NeedsGate => Err(Unclaimed::NeedsGate),
+                    Verdict::Busy(why) | Verdict::Stale(why) => Err(Report::Nothing(why).into()),
+                    Verdict::Stopped(why) => Err(Report::Stopped(why).into()),
                 }
             })
             .await;
         match claimed {
-            Err(StoreError::Busy(why)) => Ok(Err(Report::Nothing(why))),
-            Ok(Err(Report::Nothing(why))) => {
+            Err(StoreError::Busy(why)) => Ok(Err(Report::Nothing(why).into())),
+            Ok(Err(Unclaimed::Because(Report::Nothing(why)))) => {
                 debug!(%vid, stage, generation, "not claimed: {why}");
-                Ok(Err(Report::Nothing(why)))
+                Ok(Err(Report::Nothing(why).into()))
             }
             other => other,
         }
@@ -225,11 +263,8 @@ impl Deliverer {
                     Ok(()) => continue,
                     Err(ending) => (ending, Learned::default()),
                 },
-                Answer::Do(act) => match self.act(hand, &mut task, &mut now, *act, &mut tried).await {
-                    Ok(()) => {
-                        seen.forget_tape();
-                        continue;
-                    }
+                Answer::Do(act) => match self.act(hand, &mut task, &mut now, *act, &mut tried, &mut seen).await {
+                    Ok(()) => continue,
                     Err(ending) => (ending, Learned::default()),
                 },
                 Answer::Done(learned) => (Ending::Done, learned),
@@ -284,7 +319,8 @@ impl Deliverer {
         failpoint::pass("listed", vid);
         let epoch = hand.claim.epoch;
         let kept = self.store.locked(vid, false, |locked| {
-            let row = locked.task.as_mut().filter(|task| task.epoch == epoch)?;
+            let claimed = |task: &&mut Task| task.epoch == epoch && task.generation == hand.claim.generation;
+            let row = locked.task.as_mut().filter(claimed)?;
             row.memory.listing = Some(made.clone());
             let row = row.clone();
             locked.note("listing", json!(made));
@@ -308,6 +344,7 @@ impl Deliverer {
         now: &mut DateTime<Utc>,
         act: Act,
         tried: &mut Vec<(Command, Tried)>,
+        seen: &mut Seen,
     ) -> Result<(), Ending> {
         if let Some((_, how)) = tried.iter().find(|(command, _)| *command == act.command) {
             return Err(self.again(&act.command, how).await);
@@ -325,22 +362,24 @@ impl Deliverer {
         // Taken before the check of the epoch: whatever pauses us from here on, the command does not run late.
         let deadline = Deadline::after((self.settings.lease.saturating_sub(self.settings.cta_admin.timeout)) / 2);
         *task = self.permit(hand, &act).await?;
+        // Whatever becomes of the command: what was seen before it proves nothing any more, not even that a slot is free.
+        seen.forget_tape();
         failpoint::pass("intended", vid);
         info!(%vid, stage = hand.claim.stage.name, "{}", act.command);
         let answer = self.cta.change(&act.command, deadline).await;
         failpoint::pass("acted", vid);
-        let (unclear, how) = match &answer {
-            Answered::Accepted => (false, "accepted"),
-            Answered::Refused(_) => (false, "refused"),
-            Answered::NotRun(_) => (false, "not-run"),
-            Answered::Unclear(_) => (true, "unclear"),
+        let (effect, how) = match &answer {
+            Answered::Accepted => (Effect::Likely, "accepted"),
+            Answered::Refused(_) => (Effect::None, "refused"),
+            Answered::NotRun(_) => (Effect::None, "not-run"),
+            Answered::Unclear(_) => (Effect::Unclear, "unclear"),
         };
         let text = match &answer {
             Answered::Accepted => String::new(),
             Answered::Refused(text) | Answered::NotRun(text) | Answered::Unclear(text) => text.clone(),
         };
         let detail = json!({"command": act.command.to_string(), "answer": how, "text": text});
-        (*task, *now) = self.answered(hand, unclear, detail).await?;
+        (*task, *now) = self.answered(hand, effect, detail).await?;
         failpoint::pass("answered", vid);
         match answer {
             Answered::Accepted => tried.push((act.command, Tried::Accepted)),
@@ -400,14 +439,14 @@ impl Deliverer {
         }
     }
 
-    async fn answered(&self, hand: &Hand, unclear: bool, detail: Value) -> Result<(Task, DateTime<Utc>), Ending> {
+    async fn answered(&self, hand: &Hand, effect: Effect, detail: Value) -> Result<(Task, DateTime<Utc>), Ending> {
         let epoch = hand.claim.epoch;
         let closed = self
             .patiently(&hand.tape.vid, |locked| {
                 let now = locked.now();
                 let (_, task, ground, notes) = locked.parts();
                 let task = task.as_mut().filter(|task| task.epoch == epoch)?;
-                notes.push(task.answered(unclear, detail.clone(), &ground));
+                notes.push(task.answered(effect, detail.clone(), &ground));
                 Some((task.clone(), now))
             })
             .await;

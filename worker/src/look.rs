@@ -18,7 +18,11 @@ use tracing::warn;
 pub async fn look(cta: &Cta, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(), Trouble> {
     match look {
         Look::Tape => seen.tape = Some(tape(cta, vid).await?),
-        Look::Request => seen.request = Some(request(cta, vid).await?),
+        Look::Request => {
+            let (request, unlisted) = asked(cta, vid).await?;
+            seen.request = Some(request);
+            seen.unlisted = unlisted;
+        }
         Look::Files => seen.files = Some(files(cta, vid).await?),
         Look::RecycleLog => seen.recycle_log = Some(recycle_log(cta, vid).await?),
         Look::Routes => {
@@ -75,9 +79,17 @@ pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
 /// # Errors
 /// Why there is no answer.
 pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
-    match own_request(cta, vid).await? {
-        Some(request) => Ok(Some(request)),
-        None => among(vid, requests(cta).await?.as_deref()),
+    Ok(asked(cta, vid).await?.0)
+}
+
+/// The request, and why the list of all could not be had, if it could not.
+async fn asked(cta: &Cta, vid: &Vid) -> Result<(Option<Request>, Option<String>), Trouble> {
+    if let Some(request) = own_request(cta, vid).await? {
+        return Ok((Some(request), None));
+    }
+    match listed(cta).await? {
+        Ok(all) => Ok((among(vid, Some(&all))?, None)),
+        Err(why) => Ok((None, Some(why))),
     }
 }
 
@@ -87,15 +99,20 @@ pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
 /// # Errors
 /// Why there is no answer.
 pub async fn requests(cta: &Cta) -> Result<Option<Vec<Value>>, Trouble> {
+    Ok(listed(cta).await?.ok())
+}
+
+/// Every repack request, or why the list cannot be had although CTA answers.
+async fn listed(cta: &Cta) -> Result<Result<Vec<Value>, String>, Trouble> {
     match cta.list::<Value>(&Query::Repacks).await {
-        Ok(all) => Ok(Some(all)),
+        Ok(all) => Ok(Ok(all)),
         Err(trouble) => {
             if trouble.is_site() {
                 return Err(trouble);
             }
             cta.version(Frontend::Repack).await?;
             warn!("the list of all repacks cannot be had, so only a refusal shows that there is no request: {trouble}");
-            Ok(None)
+            Ok(Err(trouble.to_string()))
         }
     }
 }

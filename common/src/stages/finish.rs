@@ -53,6 +53,9 @@ fn gate(case: &Case<'_>, seen: &Seen, tape: &reply::Tape, destination: String) -
     if let Some(request) = request {
         return case.foreign(request);
     }
+    if let Some(wait) = case.unproven(seen) {
+        return wait;
+    }
     match seen.files {
         None => Answer::Look(Look::Files),
         Some(Files { count: 0, .. }) => Answer::run(
@@ -69,7 +72,7 @@ fn gate(case: &Case<'_>, seen: &Seen, tape: &reply::Tape, destination: String) -
 
 /// A tape that quarantine disabled becomes ACTIVE again; one that was DISABLED before stays so.
 fn give_state_back(case: &Case<'_>, tape: &reply::Tape) -> Answer {
-    let by_us = case.issued("set-disabled") && case.task.memory.source_state.as_deref() != Some("DISABLED");
+    let by_us = case.may_have_run("set-disabled") && case.task.memory.source_state.as_deref() != Some("DISABLED");
     if by_us && tape.state == "DISABLED" {
         let command = Command::SetState {
             vid: case.tape.vid.clone(),

@@ -35,25 +35,40 @@ fn decide(case: &Case<'_>, seen: &Seen) -> Answer {
 
 fn remove(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
     if !request.repack.is_final() {
-        return case.stop(
-            Code::SomeoneElsesRequest,
-            format!("CTA is repacking it again ({}), although its repack was complete", request.repack.status),
-        );
+        // A retry asked for after the first repack was complete.
+        let text = format!("CTA is repacking it again ({}), although its repack was complete", request.repack.status);
+        return Answer::wait(Code::RepackRunning, text, None);
     }
     match seen.files {
         None => Answer::Look(Look::Files),
         Some(Files { count: 0, .. }) => {
             Answer::run(Command::RepackRm { vid: case.tape.vid.clone() }, start::kept(request))
         }
-        Some(Files { count, .. }) => {
-            case.stop(Code::FilesLeft, format!("{count} files are on the tape although its repack was complete"))
-        }
+        Some(files) => files_left(case, files),
     }
+}
+
+fn files_left(case: &Case<'_>, files: Files) -> Answer {
+    case.stop(
+        Code::FilesLeft,
+        format!(
+            "{} files ({} bytes) are on the tape although its repack was complete; 'cta-ops-repack-manager retry-failed {}' repacks them",
+            files.count, files.bytes, case.tape.vid
+        ),
+    )
 }
 
 fn out_of_repacking(case: &Case<'_>, seen: &Seen) -> Answer {
     let Some(tape) = &seen.tape else { return Answer::Look(Look::Tape) };
     let Some(tape) = tape else { return case.unknown() };
+    if tape.tapepool != case.settings.quarantine_pool {
+        // Whatever happened since the repack was complete: users must not lose a tape that still has files of theirs.
+        match seen.files {
+            None => return Answer::Look(Look::Files),
+            Some(Files { count: 0, .. }) => {}
+            Some(files) => return files_left(case, files),
+        }
+    }
     let set = |to, frontend| {
         Answer::run(
             Command::SetState {

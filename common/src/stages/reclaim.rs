@@ -50,7 +50,7 @@ fn already_empty(case: &Case<'_>, seen: &Seen, tape: &reply::Tape) -> Answer {
             ),
         );
     }
-    if case.issued("reclaim") {
+    if case.may_have_run("reclaim") {
         return Answer::Done(Learned::default());
     }
     if tape.tapepool != case.settings.quarantine_pool {
@@ -78,6 +78,9 @@ fn gate(case: &Case<'_>, seen: &Seen, tape: &reply::Tape) -> Answer {
     let Some(request) = &seen.request else { return Answer::Look(Look::Request) };
     if let Some(request) = request {
         return case.foreign(request);
+    }
+    if let Some(wait) = case.unproven(seen) {
+        return wait;
     }
     let Some(routes) = &seen.routes else { return Answer::Look(Look::Routes) };
     if routes.contains(&tape.tapepool) {

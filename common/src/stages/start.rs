@@ -40,7 +40,7 @@ fn decide(case: &Case<'_>, seen: &Seen) -> Answer {
 pub(super) fn submit(case: &Case<'_>, seen: &Seen) -> Answer {
     let Some(tape) = &seen.tape else { return Answer::Look(Look::Tape) };
     let Some(tape) = tape else { return case.unknown() };
-    let ours = case.issued("set-repacking") || case.tape.state() >= State::Started;
+    let ours = case.may_have_run("set-repacking") || case.tape.state() >= State::Started;
     match tape.state.as_str() {
         "ACTIVE" | "DISABLED" => prepared(case, seen, tape, set_repacking),
         "REPACKING" if ours => prepared(case, seen, tape, add),

@@ -65,11 +65,11 @@ fn as_it_was(case: &Case<'_>, tape: &reply::Tape) -> Answer {
             json!({"state": tape.state, "request": null}),
         )
     };
-    let ours = case.issued("set-repacking") || case.tape.state() >= State::Started;
+    let ours = case.may_have_run("set-repacking") || case.tape.state() >= State::Started;
     match tape.state.as_str() {
         "REPACKING_DISABLED" if ours => return set("REPACKING", Frontend::Repack),
         "REPACKING" if ours => return set(source, Frontend::Repack),
-        "DISABLED" if source == "ACTIVE" && case.issued("set-disabled") => return set("ACTIVE", Frontend::User),
+        "DISABLED" if source == "ACTIVE" && case.may_have_run("set-disabled") => return set("ACTIVE", Frontend::User),
         _ => {}
     }
     let moved = tape.tapepool == case.settings.quarantine_pool && case.tape.tapepool != tape.tapepool;

@@ -1,0 +1,357 @@
+//! Somebody edits the table with `psql`, between deliveries and in the middle of one.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use common::journey::{Mode, State};
+use common::stages::STAGES;
+use cta_sim::{Action, Order, World};
+use journeys::site::Site;
+use journeys::steps::{Barrier, moment, time_of, until};
+use tokio::sync::watch;
+use worker::delivery::{Deliverer, Report};
+
+/// Every change of a journey, in order, once each.
+const JOURNEY: [&str; 8] = [
+    "tape ch --state REPACKING",
+    "repack add",
+    "repack rm",
+    "tape ch --state DISABLED",
+    "tape ch --tapepool quarantine",
+    "tape reclaim",
+    "tape ch --tapepool tolabel_IBM1L9",
+    "tape ch --state ACTIVE",
+];
+
+const VID: &str = "V01001";
+
+/// States that a stage leads to, and arguments of a change that is made on the way there.
+const LEADS_TO: [(State, &str); 5] = [
+    (State::Started, "repack add --vid V01001"),
+    (State::Repacked, "tapefile ls --vid V01001"),
+    (State::Quarantined, "tape ch --vid V01001 --tapepool quarantine"),
+    (State::Reclaimed, "tape reclaim --vid V01001"),
+    (State::Finished, "tape ch --vid V01001 --tapepool tolabel_IBM1L9"),
+];
+
+async fn site() -> Site {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    site.enter(&[VID]).await;
+    site
+}
+
+async fn set(site: &Site, assignment: &str) {
+    site.sql(&format!("UPDATE {} SET {assignment} WHERE tape = '{VID}'", site.table())).await;
+}
+
+async fn stamp(site: &Site, state: State) -> Option<DateTime<Utc>> {
+    site.row(VID).await.row.expect("a lawful row").stamps.at(state)
+}
+
+/// The tape finishes, and what the journey needs in CTA was done once each.
+async fn finishes_with_each_effect_once(site: &Site, what: &str) {
+    site.finish(VID).await;
+    assert_eq!(site.changes()[VID], JOURNEY, "{what}");
+    assert_eq!(cta_sim::overlaps(&site.journal()), Vec::<String>::new(), "{what}");
+}
+
+/// The row taken away and put back as it was: nobody can see it missing.
+fn delete_and_insert(table: &str) -> String {
+    format!(
+        "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM {table} WHERE tape = '{VID}'; \
+         DELETE FROM {table} WHERE tape = '{VID}'; INSERT INTO {table} SELECT * FROM kept"
+    )
+}
+
+/// `rm` and `add` of ATRESYS: the tape is entered anew.
+fn remove_and_add(table: &str) -> String {
+    format!(
+        "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM {table} WHERE tape = '{VID}'; \
+         DELETE FROM {table} WHERE tape = '{VID}'; \
+         UPDATE kept SET entered = (clock_timestamp() AT TIME ZONE 'UTC' + interval '1 s')::timestamp(0), started = NULL, repacked = NULL, \
+         quarantined = NULL, reclaimed = NULL, finished = NULL; INSERT INTO {table} SELECT * FROM kept"
+    )
+}
+
+/// One tick of the stage that leads to `state`, with `edit` made while a call with these arguments is under way.
+async fn edited_during(site: &Site, barrier: &Barrier, state: State, words: &str, edit: impl Future<Output = ()>) {
+    barrier.raise(words);
+    let meanwhile = async {
+        barrier.reached().await;
+        edit.await;
+        barrier.open();
+    };
+    let stage = state as usize - 1;
+    tokio::join!(site.tick_of(&STAGES[stage..=stage]), meanwhile);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stamp_cleared_between_deliveries_is_set_again_without_doing_anything_twice() {
+    for (state, _) in LEADS_TO {
+        let site = site().await;
+        site.bring(&[VID], state).await;
+        set(&site, &format!("{state} = NULL")).await;
+        finishes_with_each_effect_once(&site, &format!("{state} cleared")).await;
+        let edits = site.events_of(VID, "edited-elsewhere").await;
+        assert_eq!(edits.len(), 1, "{state}");
+        assert!(edits[0].detail["changed"][0].as_str().is_some_and(|text| text.starts_with(state.column())), "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stamp_set_by_an_operator_between_deliveries_stays() {
+    for (state, _) in LEADS_TO {
+        let site = site().await;
+        set(&site, "entered = entered - interval '1 day'").await;
+        site.bring(&[VID], state).await;
+        let before = State::ALL[state as usize - 1];
+        set(&site, &format!("{state} = {before} + interval '7 s'")).await;
+        let set_to = stamp(&site, state).await;
+        // Stamps after it must not lie before it; nothing is said about the later ones.
+        finishes_with_each_effect_once(&site, &format!("{state} set")).await;
+        assert_eq!(stamp(&site, state).await, set_to, "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stamp_set_by_an_operator_during_a_command_is_neither_overwritten_nor_lost() {
+    for (state, words) in LEADS_TO {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        let before = State::ALL[state as usize - 1];
+        site.bring(&[VID], before).await;
+        site.all_due().await;
+        edited_during(&site, &barrier, state, words, set(&site, &format!("{state} = {before} + interval '7 s'"))).await;
+        let set_to = stamp(&site, state).await;
+        assert_eq!(set_to, stamp(&site, before).await.map(|at| at + Duration::from_secs(7)), "{state}");
+        assert_eq!(site.events_of(VID, "superseded").await.len(), 1, "{state}");
+        let undone = state == State::Finished;
+        if undone {
+            // The operator says that it is finished: nobody comes any more to give the state back.
+            site.tick().await;
+            assert_eq!(site.at(VID).await, (State::Finished, Mode::Auto));
+            assert_eq!(site.changes()[VID], JOURNEY[..7]);
+        } else {
+            finishes_with_each_effect_once(&site, &format!("{state} set")).await;
+        }
+        assert_eq!(stamp(&site, state).await, set_to, "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stamp_cleared_during_a_command_costs_nothing_but_a_look() {
+    // The first stamp cannot be cleared.
+    for (state, words) in &LEADS_TO[1..] {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        let before = State::ALL[*state as usize - 1];
+        site.bring(&[VID], before).await;
+        site.all_due().await;
+        edited_during(&site, &barrier, *state, words, set(&site, &format!("{before} = NULL"))).await;
+        assert!(stamp(&site, *state).await.is_none(), "{state}: not stamped over an edit");
+        finishes_with_each_effect_once(&site, &format!("{before} cleared")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_made_manual_between_deliveries_is_left_alone_until_it_is_auto_again() {
+    for (state, _) in LEADS_TO {
+        let before = State::ALL[state as usize - 1];
+        let site = site().await;
+        site.bring(&[VID], before).await;
+        site.all_due().await;
+        set(&site, "mode = 'manual'").await;
+        let so_far = site.begun(VID).len();
+        for _ in 0..2 {
+            site.tick().await;
+        }
+        assert_eq!(site.at(VID).await, (before, Mode::Manual));
+        assert_eq!(site.begun(VID).len(), so_far, "{before}");
+        set(&site, "mode = 'auto'").await;
+        finishes_with_each_effect_once(&site, &format!("manual at {before}")).await;
+        assert_eq!(site.events_of(VID, "edited-elsewhere").await.len(), 2, "{before}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_made_manual_during_a_command_gets_its_proven_stamp_and_nothing_else() {
+    for (state, words) in LEADS_TO {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        site.bring(&[VID], State::ALL[state as usize - 1]).await;
+        site.all_due().await;
+        edited_during(&site, &barrier, state, words, set(&site, "mode = 'manual'")).await;
+        // Giving the state back is another command: it is not begun in mode manual.
+        let reached = if state == State::Finished { State::Reclaimed } else { state };
+        assert_eq!(site.at(VID).await, (reached, Mode::Manual));
+        let so_far = site.begun(VID).len();
+        for _ in 0..2 {
+            site.tick().await;
+        }
+        assert_eq!(site.at(VID).await, (reached, Mode::Manual));
+        assert_eq!(site.begun(VID).len(), so_far, "{state}");
+        set(&site, "mode = 'auto'").await;
+        finishes_with_each_effect_once(&site, &format!("manual on the way to {state}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_in_error_that_an_operator_makes_auto_goes_on_where_it_stood() {
+    let site = site().await;
+    site.bring(&[VID], State::Reclaimed).await;
+    site.edit(|world| world.tapes.get_mut(VID).expect("the tape").full = true);
+    site.tick_until("a stop", |rows| rows[0].row.as_ref().is_ok_and(|tape| tape.mode == Mode::Error)).await;
+    site.edit(|world| world.tapes.get_mut(VID).expect("the tape").full = false);
+    site.tick().await;
+    assert_eq!(site.at(VID).await, (State::Reclaimed, Mode::Error), "nobody has decided");
+    set(&site, "mode = 'auto'").await;
+    finishes_with_each_effect_once(&site, "error to auto").await;
+    let edits = site.events_of(VID, "edited-elsewhere").await;
+    assert_eq!(edits.len(), 1);
+    assert_eq!(edits[0].detail["changed"][0], "mode error to auto");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_deleted_during_a_command_is_not_made_again_and_goes_on_when_it_is_back() {
+    for (state, words) in LEADS_TO {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        site.bring(&[VID], State::ALL[state as usize - 1]).await;
+        site.all_due().await;
+        let table = site.table();
+        let aside = format!(
+            "CREATE TABLE aside AS SELECT * FROM {table} WHERE tape = '{VID}'; DELETE FROM {table} WHERE tape = '{VID}'"
+        );
+        edited_during(&site, &barrier, state, words, site.sql(&aside)).await;
+        let so_far = site.begun(VID).len();
+        for _ in 0..2 {
+            site.tick().await;
+        }
+        assert!(site.rows().await.is_empty(), "{state}");
+        assert_eq!(site.begun(VID).len(), so_far, "{state}");
+        site.sql(&format!("INSERT INTO {table} SELECT * FROM aside")).await;
+        finishes_with_each_effect_once(&site, &format!("deleted on the way to {state}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_deleted_and_inserted_during_a_command_inherits_lease_and_intent() {
+    for (again, fresh) in [(delete_and_insert as fn(&str) -> String, false), (remove_and_add, true)] {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        site.bring(&[VID], State::Quarantined).await;
+        site.all_due().await;
+        let begun = site.begun(VID).len();
+        let edit = async {
+            let before = site.row(VID).await.task.expect("a task");
+            site.sql(&again(&site.table())).await;
+            site.tick().await;
+            let after = site.row(VID).await.task.expect("a task");
+            assert!(after.owner.is_some() && after.intent.is_some(), "{after:?}");
+            assert_eq!((&after.owner, &after.intent, after.epoch), (&before.owner, &before.intent, before.epoch));
+            // A message for the row as it is now finds somebody at work.
+            let (_, never) = watch::channel(false);
+            let deliverer = Deliverer::new(site.store(), site.cta(), "there", never);
+            let vid = VID.parse().expect("a VID");
+            let stage = after.stage.clone().expect("a stage");
+            let report = deliverer.deliver(&vid, &stage, after.generation).await.expect("the database");
+            assert!(matches!(report, Report::Nothing(_)), "{report:?}");
+            assert_eq!(site.tries(VID, "tape reclaim"), 0, "it waits at the barrier, before the journal");
+        };
+        edited_during(&site, &barrier, State::Reclaimed, "tape reclaim --vid V01001", edit).await;
+        assert_eq!(site.begun(VID).len(), begun + 1);
+        assert_eq!(site.times(VID, "tape reclaim"), 1);
+        if fresh {
+            // A new journey of a tape that is empty now: there is nothing to repack.
+            site.tick_until("a stop", |rows| rows[0].row.as_ref().is_ok_and(|tape| tape.mode == Mode::Error)).await;
+            assert_eq!(site.at(VID).await.0, State::Entered);
+            assert_eq!(site.begun(VID).len(), begun + 1, "nothing was done to it");
+        } else {
+            finishes_with_each_effect_once(&site, "delete and insert").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_deleted_and_inserted_inherits_the_time_to_settle() {
+    for again in [delete_and_insert as fn(&str) -> String, remove_and_add] {
+        let site = site().await;
+        site.order(Order::once("repack add", Action::LateExit1(1000)));
+        site.tick_until("an unclear command", |rows| {
+            rows[0].task.as_ref().is_some_and(|task| task.settle_until.is_some())
+        })
+        .await;
+        let settled = site.row(VID).await.task.and_then(|task| task.settle_until).expect("it settles");
+        let begun = site.begun(VID).len();
+        site.sql(&again(&site.table())).await;
+        site.tick().await;
+        let task = site.row(VID).await.task.expect("a task");
+        assert_eq!(task.settle_until, Some(settled));
+        assert!(task.slot_since.is_some(), "the slot is inherited too");
+        site.tick_until("the next command, or a stop", |rows| {
+            rows[0].row.as_ref().is_ok_and(|tape| tape.state() >= State::Started || tape.mode == Mode::Error)
+        })
+        .await;
+        assert_eq!(site.begun(VID).len(), begun, "{:?}", site.why(VID).await);
+        assert!(site.row(VID).await.now >= settled || site.at(VID).await.1 == Mode::Error);
+        assert_eq!(site.times(VID, "repack add"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_an_open_transaction_holds_is_passed_by_and_comes_later() {
+    let site = Site::new(World::new().with_full_tapes(2)).await;
+    site.enter(&[VID, "V01002"]).await;
+    let psql = site.database.client().await;
+    let held = format!("BEGIN; SELECT * FROM {} WHERE tape = '{VID}' FOR UPDATE", site.table());
+    psql.batch_execute(&held).await.expect("the row");
+    let begun = Instant::now();
+    site.finish_others(VID).await;
+    assert!(begun.elapsed() < Duration::from_secs(50), "nothing hung on the lock");
+    assert_eq!(site.begun(VID), []);
+    assert_eq!(site.at(VID).await, (State::Entered, Mode::Auto));
+    psql.batch_execute("COMMIT").await.expect("the end");
+    finishes_with_each_effect_once(&site, "held between deliveries").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_held_while_a_command_runs_is_recorded_when_it_is_let_go() {
+    for (state, words) in LEADS_TO {
+        let mut site = site().await;
+        let barrier = site.barrier();
+        site.bring(&[VID], State::ALL[state as usize - 1]).await;
+        site.all_due().await;
+        let psql = site.database.client().await;
+        let held = format!("BEGIN; SELECT * FROM {} WHERE tape = '{VID}' FOR UPDATE", site.table());
+        barrier.raise(words);
+        let calls = || site.journal().iter().filter(|entry| entry.kind == cta_sim::Kind::End).count();
+        let meanwhile = async {
+            barrier.reached().await;
+            psql.batch_execute(&held).await.expect("the row");
+            let before = calls();
+            barrier.open();
+            until("the command's end", || calls() > before).await;
+            // Longer than the lock_timeout of our sessions: they have to ask more than once.
+            tokio::time::sleep(Duration::from_millis(2300)).await;
+            psql.batch_execute("COMMIT").await.expect("the end");
+        };
+        let stage = state as usize - 1;
+        tokio::join!(site.tick_of(&STAGES[stage..=stage]), meanwhile);
+        assert_eq!(site.at(VID).await, (state, Mode::Auto), "{:?}", site.why(VID).await);
+        finishes_with_each_effect_once(&site, &format!("held on the way to {state}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_anything_else_disturbs_nothing() {
+    let site = site().await;
+    for (state, _) in LEADS_TO {
+        site.bring(&[VID], State::ALL[state as usize - 1]).await;
+        set(&site, "responsible = responsible || '.'").await;
+    }
+    finishes_with_each_effect_once(&site, "responsible").await;
+    assert_eq!(site.events_of(VID, "edited-elsewhere").await, []);
+    let begun = site.begun(VID);
+    assert!(begun.windows(2).all(|pair| time_of(&pair[0]) <= time_of(&pair[1])));
+    moment().await;
+}
