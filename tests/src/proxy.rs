@@ -44,6 +44,11 @@ impl Proxy {
         Proxy { address, line, tried, accepting }
     }
 
+    /// How many connections have been tried since the beginning.
+    pub fn tried(&self) -> usize {
+        *self.tried.borrow()
+    }
+
     /// Waits until so many connections, since the beginning, have been tried.
     ///
     /// # Panics

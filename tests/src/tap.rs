@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::broker::Topology;
+use common::broker::{Task, Topology};
 use common::stages::STAGES;
 use futures_util::StreamExt as _;
 use lapin::options::{
@@ -72,6 +72,15 @@ impl Tap {
     /// When the broker does not take them.
     pub async fn put(&self, stage: &str, body: &[u8]) {
         publish(&self.channel, &self.topology.tasks_exchange(), stage, body, BasicProperties::default()).await;
+    }
+
+    /// Puts a dead letter into its queue, as if a worker had rejected it.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub async fn put_dead(&self, task: &Task) {
+        let exchange = self.topology.dead_exchange();
+        publish(&self.channel, &exchange, "dead", &task.encode(), BasicProperties::default()).await;
     }
 
     /// Throws away what a queue holds, and says how many that were.

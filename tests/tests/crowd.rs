@@ -298,16 +298,10 @@ async fn twenty_workers_never_hold_more_than_three_slots_for_two_hundred_tapes()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_whose_dead_letter_is_lost_is_followed_by_the_tick() {
     let (vhost, site) = with_broker(1).await;
-    site.edit(|world| world.tapes.get_mut("V01001").expect("a tape").full = false);
     let tap = Tap::on(&vhost).await;
     site.tick().await;
     assert_eq!(tap.purge(&queue(&tap, "start")).await, 1);
-    // What a worker does, up to the letter.
-    let vid = "V01001".parse().unwrap();
-    let generation = site.row("V01001").await.task.expect("a task").generation;
-    let (_tell, told) = tokio::sync::watch::channel(false);
-    let report = Deliverer::new(site.store(), site.cta(), "here", told).deliver(&vid, "start", generation).await;
-    assert!(matches!(report, Ok(Report::Stopped(_))), "{report:?}");
+    stopped_without_a_letter(&site).await;
     site.tick().await;
     assert_eq!(site.at("V01001").await, (State::Entered, Mode::Auto), "the letter may still come");
     let late = Context { lost_letter: Duration::ZERO, ..site.context() };
@@ -315,6 +309,53 @@ async fn a_stop_whose_dead_letter_is_lost_is_followed_by_the_tick() {
     assert_eq!(site.at("V01001").await, (State::Entered, Mode::Error));
     assert_eq!(site.why("V01001").await.0, "not-full");
     assert_eq!(site.issued(), BTreeMap::new());
+}
+
+/// Delivers `V01001`, which is not full, as a worker does up to the letter: the Stop is committed, nobody has set mode error.
+async fn stopped_without_a_letter(site: &Site) -> common::broker::Task {
+    site.edit(|world| world.tapes.get_mut("V01001").expect("a tape").full = false);
+    let tape: common::tape::Vid = "V01001".parse().expect("a VID");
+    let generation = site.row("V01001").await.task.expect("a task").generation;
+    let (_tell, told) = tokio::sync::watch::channel(false);
+    let report = Deliverer::new(site.store(), site.cta(), "here", told).deliver(&tape, "start", generation).await;
+    assert!(matches!(report, Ok(Report::Stopped(_))), "{report:?}");
+    common::broker::Task { tape, stage: "start".to_owned(), generation }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_of_a_row_that_an_operator_has_locked_keeps_no_worker_from_the_other_tapes() {
+    let (vhost, mut site) = with_broker(3).await;
+    let tap = Tap::on(&vhost).await;
+    let letter = stopped_without_a_letter(&site).await;
+    let operator = site.database.client().await;
+    operator.batch_execute("BEGIN; SELECT 1 FROM repack_status WHERE tape = 'V01001' FOR UPDATE").await.unwrap();
+    tap.put_dead(&letter).await;
+    let direct = site.settings.clone();
+    let to_broker = Proxy::to(&vhost.address()).await;
+    site.settings.broker = Some(common::settings::Broker {
+        url: vhost.broker().url.replace(&vhost.address(), &to_broker.address()),
+        ..vhost.broker()
+    });
+    let mut workers = Fleet::new();
+    workers.worker(&site, "host1", 2, &STAGES.map(|stage| stage.name));
+    site.settings = direct;
+    let mut producers = Fleet::new();
+    producers.producer(&site, "timer");
+    let moved = |rows: &[common::store::Overview], least: State| {
+        let tapes = || rows.iter().filter_map(|row| row.row.as_ref().ok());
+        tapes().filter(|tape| tape.vid.as_str() != "V01001").all(|tape| tape.state() >= least)
+    };
+    workers.until(&site, "the others started", |rows| moved(rows, State::Started)).await;
+    let connections = to_broker.tried();
+    workers.until(&site, "the others finished", |rows| moved(rows, State::Finished)).await;
+    assert_eq!(to_broker.tried(), connections, "the worker gave up its connections");
+    operator.batch_execute("ROLLBACK").await.unwrap();
+    workers.stop().await;
+    producers.stop().await;
+    let late = Context { lost_letter: Duration::ZERO, ..site.context() };
+    tick(&late, &STAGES, false).await.unwrap();
+    assert_eq!(site.at("V01001").await, (State::Entered, Mode::Error));
+    assert_went_all_the_way(&site, ["V01002", "V01003"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
