@@ -43,13 +43,7 @@ pub async fn bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &
     }
 }
 
-async fn try_to_bury(
-    store: &Store,
-    vid: &Vid,
-    stage: &str,
-    generation: i64,
-    how: &str,
-) -> Result<Buried, StoreError> {
+async fn try_to_bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
     let buried = store
         .locked(vid, false, |locked| {
             let (tape, task, ground, notes) = locked.parts();
