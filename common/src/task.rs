@@ -8,7 +8,7 @@
 //! | row made, requeue, `wanted` set, edited elsewhere | 0, 0 | now | cleared | as is | new generation |
 //! | claim | an expired lease is closed as abandoned first; at the maximum a Stop | must not be ahead | - | taken by start and retry | new epoch |
 //! | Done | 0, 0 | when the next stage is due | cleared | freed where a look allows | closed, new generation |
-//! | NotYet | 0, 0 | until, else backoff | cleared | kept | closed |
+//! | NotYet | 0, 0 (kept while a command settles) | until, else backoff | cleared | kept | closed |
 //! | tape trouble | attempts + 1, at the maximum a Stop | backoff with jitter | cleared | kept | closed |
 //! | site trouble | - | - | cleared | kept | closed |
 //! | stale, held, paused | - | - | cleared if the generation is current | - | - |
@@ -1101,8 +1101,12 @@ impl Task {
     }
 
     fn wait(&mut self, wait: &Wait, ground: &Ground<'_>, notes: &mut Vec<Note>) {
-        self.attempts = 0;
-        self.crashes = 0;
+        // A wait for an abandoned command to settle is no outcome of the work: counted as one, a program that dies at the same
+        // command every time would never come to the Stop.
+        if wait.why.code != Code::Settling {
+            self.attempts = 0;
+            self.crashes = 0;
+        }
         self.memory.waits = self.memory.waits.saturating_add(1);
         if wait.why.code != Code::Refused && wait.why.code != Code::TapeUnknown {
             self.memory.refused_since = None;

@@ -16,7 +16,7 @@ use worker::service::{Shutdown, reached};
 use crate::cli::{self, Call, Verb};
 use crate::monitor::{self, Target};
 use crate::scan::{self, Explain, Lines, Selected, Silent, Spool};
-use crate::tick::{self, Context};
+use crate::tick::{self, Context, LOST_LETTER};
 use crate::{output, prepare};
 
 /// Does what was asked for.
@@ -77,6 +77,7 @@ fn context(started: &Started, stop: watch::Receiver<Shutdown>) -> anyhow::Result
         settings,
         host: started.host.clone(),
         program: actor,
+        lost_letter: LOST_LETTER,
         stop,
         publisher: Mutex::new(None),
     })

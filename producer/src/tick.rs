@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use common::broker::{Publisher, Task as Message, Topology};
@@ -33,8 +33,8 @@ const BATCH: i64 = 500;
 /// Channels over which tasks are published, one publish in flight on each.
 const CHANNELS: usize = 4;
 
-/// A Stop whose dead letter has not come after this many seconds is followed without it.
-const LOST_LETTER_SECS: f64 = 600.0;
+/// A Stop whose dead letter has not come after this time is followed without it.
+pub const LOST_LETTER: Duration = Duration::from_secs(600);
 
 /// What a tick works with.
 pub struct Context {
@@ -48,6 +48,8 @@ pub struct Context {
     pub host: String,
     /// The name the program was called by.
     pub program: String,
+    /// After how long a dead letter counts as lost: [`LOST_LETTER`], but for tests.
+    pub lost_letter: Duration,
     /// How it is told to end.
     pub stop: watch::Receiver<Shutdown>,
     /// The connection to the broker, once there is one.
@@ -277,7 +279,7 @@ async fn close_abandoned(context: &Context) -> anyhow::Result<()> {
 }
 
 async fn sweep(context: &Context) -> anyhow::Result<()> {
-    for vid in context.store.sweepable(LOST_LETTER_SECS).await? {
+    for vid in context.store.sweepable(context.lost_letter.as_secs_f64()).await? {
         ignore_busy(dead_letter::sweep(&context.store, &vid).await.map(|_| ()))?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Settings written as the configuration file that would be read as them.
 
-use common::settings::{QuarantineState, RepackMode, Settings, SslMode};
+use common::settings::{QuarantineState, RepackMode, Settings, SslMode, TableName};
 use serde_json::{Map, Value, json};
 
 /// The text of the file: JSON, which is YAML too.
@@ -14,7 +14,7 @@ pub fn text(settings: &Settings) -> String {
             "name": settings.database.name,
             "host": settings.database.host,
             "port": settings.database.port,
-            "repack_table_name": settings.database.table.to_string(),
+            "repack_table_name": table(&settings.database.table),
             "sslmode": match settings.database.sslmode {
                 SslMode::Disable => "disable",
                 SslMode::Prefer => "prefer",
@@ -98,6 +98,14 @@ pub fn text(settings: &Settings) -> String {
         global["tape"]["lib_to_pool_map"] = json!(map);
     }
     json!({"global": global, "tools": {"cta-ops-repack-automation": tool}}).to_string()
+}
+
+/// As it is typed: shown, it has the quotes that SQL wants.
+fn table(table: &TableName) -> String {
+    match &table.schema {
+        Some(schema) => format!("{schema}.{}", table.name),
+        None => table.name.clone(),
+    }
 }
 
 #[cfg(test)]

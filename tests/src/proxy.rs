@@ -26,6 +26,7 @@ enum Line {
 pub struct Proxy {
     address: SocketAddr,
     line: watch::Sender<Line>,
+    tried: watch::Sender<usize>,
     accepting: JoinHandle<()>,
 }
 
@@ -38,8 +39,24 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (line, _) = watch::channel(Line::Open);
-        let accepting = tokio::spawn(accept(listener, server.to_owned(), line.clone()));
-        Proxy { address, line, accepting }
+        let (tried, _) = watch::channel(0);
+        let accepting = tokio::spawn(accept(listener, server.to_owned(), line.clone(), tried.clone()));
+        Proxy { address, line, tried, accepting }
+    }
+
+    /// How many connections have been tried since the beginning.
+    pub fn tried(&self) -> usize {
+        *self.tried.borrow()
+    }
+
+    /// Waits until so many connections, since the beginning, have been tried.
+    ///
+    /// # Panics
+    /// When they are not within [`crate::site::PATIENCE`].
+    pub async fn until_tried(&self, times: usize) {
+        let mut tried = self.tried.subscribe();
+        let enough = tokio::time::timeout(crate::site::PATIENCE, tried.wait_for(|tried| *tried >= times));
+        enough.await.expect("somebody tries to connect").expect("the proxy lives");
     }
 
     /// `host:port` for the client.
@@ -75,8 +92,9 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: String, line: watch::Sender<Line>) {
+async fn accept(listener: TcpListener, server: String, line: watch::Sender<Line>, tried: watch::Sender<usize>) {
     while let Ok((client, _)) = listener.accept().await {
+        tried.send_modify(|tried| *tried += 1);
         if *line.borrow() == Line::Cut {
             continue;
         }

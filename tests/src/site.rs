@@ -14,7 +14,7 @@ use common::stages::{STAGES, Stage};
 use common::store::{NewTape, Overview, Store};
 use common::tape::Vid;
 use cta_sim::World;
-use producer::tick::{Context, TickReport, tick};
+use producer::tick::{Context, LOST_LETTER, TickReport, tick};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, watch};
 use worker::service::Shutdown;
@@ -133,6 +133,7 @@ impl Site {
             settings: Arc::new(self.settings.clone()),
             host: "here".to_owned(),
             program: "test".to_owned(),
+            lost_letter: LOST_LETTER,
             stop: self.stop.subscribe(),
             publisher: Mutex::new(None),
         }

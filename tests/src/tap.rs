@@ -1,8 +1,10 @@
 //! A plain client of the broker: what another program, or a hostile one, can do to the queues.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::broker::Topology;
+use common::broker::{Task, Topology};
 use common::stages::STAGES;
 use futures_util::StreamExt as _;
 use lapin::options::{
@@ -24,11 +26,21 @@ pub struct Tap {
 
 /// Copies every task of the stages; ends when dropped.
 #[derive(Debug)]
-pub struct Copier(JoinHandle<()>);
+pub struct Copier {
+    copying: JoinHandle<()>,
+    copies: Arc<AtomicUsize>,
+}
+
+impl Copier {
+    /// How many copies were made so far.
+    pub fn copies(&self) -> usize {
+        self.copies.load(Ordering::Relaxed)
+    }
+}
 
 impl Drop for Copier {
     fn drop(&mut self) {
-        self.0.abort();
+        self.copying.abort();
     }
 }
 
@@ -60,6 +72,15 @@ impl Tap {
     /// When the broker does not take them.
     pub async fn put(&self, stage: &str, body: &[u8]) {
         publish(&self.channel, &self.topology.tasks_exchange(), stage, body, BasicProperties::default()).await;
+    }
+
+    /// Puts a dead letter into its queue, as if a worker had rejected it.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub async fn put_dead(&self, task: &Task) {
+        let exchange = self.topology.dead_exchange();
+        publish(&self.channel, &exchange, "dead", &task.encode(), BasicProperties::default()).await;
     }
 
     /// Throws away what a queue holds, and says how many that were.
@@ -116,15 +137,19 @@ impl Tap {
         let mut arriving = consume.await.expect("a consumer");
         let channel = self.connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Copier(tokio::spawn(async move {
+        let copies = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&copies);
+        let copying = tokio::spawn(async move {
             while let Some(Ok(delivery)) = arriving.next().await {
                 let is_copy = delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == COPY);
                 for _ in 0..if is_copy { 0 } else { times } {
                     let marked = BasicProperties::default().with_type(COPY.into());
                     publish(&channel, &exchange, delivery.routing_key.as_str(), &delivery.data, marked).await;
+                    counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
-        }))
+        });
+        Copier { copying, copies }
     }
 }
 

@@ -1,12 +1,15 @@
 //! Dead letters. A tape goes into mode error only if a Stop is committed for just that stage and generation; whatever else
 //! died (too many deliveries, a full queue, a forgery, a latecomer) only makes the row due again.
 
+use std::time::{Duration, Instant};
+
 use common::journey::{self, Event, Mode};
+use common::retry::Delays;
 use common::store::{Store, StoreError};
 use common::tape::Vid;
 use common::{stages, task::Task};
 use serde_json::json;
-use tracing::error;
+use tracing::{error, warn};
 
 /// What a dead letter did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +20,30 @@ pub enum Buried {
     Nothing(String),
 }
 
-/// Sets mode error if a Stop is committed for this stage and generation.
+/// How long a row that somebody else has locked is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sets mode error if a Stop is committed for this stage and generation. A row that stays locked by somebody else is left to
+/// the [`sweep`]: one forgotten `BEGIN` of an operator must not keep a worker from all other tapes.
 ///
 /// # Errors
 /// What the database says.
 pub async fn bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
+    let begun = Instant::now();
+    let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(1));
+    loop {
+        match try_to_bury(store, vid, stage, generation, how).await {
+            Err(StoreError::Busy(why)) if begun.elapsed() >= PATIENCE => {
+                warn!(%vid, stage, "a dead letter of {vid} is left to the producer's sweep: {why}");
+                return Ok(Buried::Nothing("its row is locked by another session".to_owned()));
+            }
+            Err(StoreError::Busy(_)) => tokio::time::sleep(delays.next_delay()).await,
+            done => return done,
+        }
+    }
+}
+
+async fn try_to_bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
     let buried = store
         .locked(vid, false, |locked| {
             let (tape, task, ground, notes) = locked.parts();

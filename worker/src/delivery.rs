@@ -111,12 +111,21 @@ impl Deliverer {
     /// When the database fails: nothing is known to be recorded, and a lease may be left to run out.
     pub async fn deliver(&self, vid: &Vid, stage: &str, generation: i64) -> Result<Report, StoreError> {
         let started = Instant::now();
-        let hand = match self.claim(vid, stage, generation).await? {
-            Ok(hand) => hand,
-            Err(report) => return Ok(report),
+        let hand = match AssertUnwindSafe(self.claim(vid, stage, generation)).catch_unwind().await {
+            Ok(claimed) => match claimed? {
+                Ok(hand) => hand,
+                Err(report) => return Ok(report),
+            },
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!(%vid, stage, "a fault of this program: panicked while claiming {vid}: {text}");
+                return Ok(Report::Nothing(format!("panicked: {text}")));
+            }
         };
-        failpoint::pass("claimed", vid);
-        let report = self.under_lease(&hand).await?;
+        let report = match AssertUnwindSafe(self.under_lease(&hand)).catch_unwind().await {
+            Ok(report) => report?,
+            Err(panic) => self.panicked(&hand, &panic_text(&*panic)).await?,
+        };
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tell(&hand, &report, duration_ms);
         Ok(report)
@@ -172,15 +181,12 @@ impl Deliverer {
         }
     }
 
-    /// Works and records, while the lease is kept alive. Losing the lease, being told to stop, and a panic end the work.
+    /// Works and records, while the lease is kept alive. Losing the lease and being told to stop end the work.
     async fn under_lease(&self, hand: &Hand) -> Result<Report, StoreError> {
         let vid = &hand.tape.vid;
-        let work = AssertUnwindSafe(self.work(hand)).catch_unwind();
+        failpoint::pass("claimed", vid);
         let worked = tokio::select! {
-            worked = work => match worked {
-                Ok(worked) => worked,
-                Err(panic) => return self.panicked(hand, &panic_text(&*panic)).await,
-            },
+            worked = self.work(hand) => worked,
             () = self.keep_lease(hand) => {
                 warn!(%vid, stage = hand.claim.stage.name, "the lease on {vid} is lost: whatever was under way here is not recorded");
                 return Ok(Report::Nothing("its lease was lost".to_owned()));
@@ -224,6 +230,13 @@ impl Deliverer {
             let Some(task) = task.as_mut().filter(|task| task.epoch == hand.claim.epoch) else {
                 return Report::Nothing("its lease was lost".to_owned());
             };
+            if task.owner.is_none() {
+                // Recorded before the panic; a Stop still has to reach the dead letters.
+                return match &task.reason {
+                    Some(why) if task.has_stop() => Report::Stopped(why.clone()),
+                    _ => Report::Nothing("it was recorded before the panic".to_owned()),
+                };
+            }
             notes.push(task.abandon(&format!("panicked: {text}"), &ground));
             match &task.reason {
                 Some(why) if task.has_stop() => Report::Stopped(why.clone()),

@@ -310,6 +310,16 @@ fn tape_trouble_counts_and_backs_off_and_stops_at_the_maximum() {
 }
 
 #[test]
+fn waiting_for_a_command_to_settle_forgets_neither_failures_nor_crashes() {
+    let world = World::new();
+    let (mut task, tape) = fresh(State::Started, &world);
+    (task.attempts, task.crashes) = (2, 1);
+    let claim = claimed(&mut task, &tape, &world);
+    end_with(&mut task, &claim, &tape, wait(Code::Settling, Some(at(500))), FREE, &world);
+    assert_eq!((task.attempts, task.crashes, task.next), (2, 1, Next::At(at(500))));
+}
+
+#[test]
 fn trouble_does_not_come_back_before_the_command_has_settled() {
     let world = World::new();
     let (mut task, tape) = fresh(State::Started, &world);
