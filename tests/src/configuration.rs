@@ -14,7 +14,7 @@ pub fn text(settings: &Settings) -> String {
             "name": settings.database.name,
             "host": settings.database.host,
             "port": settings.database.port,
-            "repack_table_name": settings.database.table.to_string(),
+            "repack_table_name": settings.database.table.to_string().replace('"', ""),
             "sslmode": match settings.database.sslmode {
                 SslMode::Disable => "disable",
                 SslMode::Prefer => "prefer",

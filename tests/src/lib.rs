@@ -3,4 +3,5 @@
 pub mod configuration;
 pub mod proxy;
 pub mod services;
+pub mod shell;
 pub mod site;
