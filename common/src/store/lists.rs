@@ -549,6 +549,7 @@ impl Store {
                     "SELECT a.application_name || ' (PostgreSQL session ' || a.pid || ')' \
                      FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
                      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                      AND (l.classid::int8 << 32 | l.objid::int8) = hashtextextended($1, 0)",
                     &[&key],
                 )
