@@ -23,7 +23,11 @@ const COLUMNS: [&str; 6] = ["entered", "started", "repacked", "quarantined", "re
 
 /// A row, every stamp a day after the one before.
 fn row(tape: &str, stamps: usize, mode: &str) -> String {
-    let stamps = COLUMNS.iter().enumerate().take(stamps).map(|(day, column)| format!("{column} = '2024-03-{:02} 10:00'", day + 1));
+    let stamps = COLUMNS
+        .iter()
+        .enumerate()
+        .take(stamps)
+        .map(|(day, column)| format!("{column} = '2024-03-{:02} 10:00'", day + 1));
     let set: Vec<String> = stamps.collect();
     format!(
         "INSERT INTO repack_status (tape, files, bytes, usage, last_write_date, mode, priority, mediatype, tapepool, responsible) \
@@ -76,7 +80,10 @@ async fn one(site: &Site, query: &str) -> String {
 
 /// A row as it stands in the table, and who wrote it last.
 async fn as_written(site: &Site, tape: &str) -> String {
-    let query = format!("SELECT xmin::text || to_jsonb(t)::text FROM repack_status t WHERE tape = '{}'", tape.replace('\'', "''"));
+    let query = format!(
+        "SELECT xmin::text || to_jsonb(t)::text FROM repack_status t WHERE tape = '{}'",
+        tape.replace('\'', "''")
+    );
     one(site, &query).await
 }
 
@@ -93,14 +100,26 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     let mut world = World::new().with_full_tapes(8);
     for mode in ["M", "E", "B"] {
         for number in 0..12 {
-            world.tapes.insert(format!("{mode}0{number:02}"), Tape::full("pool_alpha_raw", "alpha_raw", 9_000_000_000 + 1000 * number, 10));
+            world.tapes.insert(
+                format!("{mode}0{number:02}"),
+                Tape::full("pool_alpha_raw", "alpha_raw", 9_000_000_000 + 1000 * number, 10),
+            );
         }
     }
     world.tapes.get_mut("V01003").expect("it is there").plan = Plan { repack_ms: Some(2000), ..Plan::default() };
     let site = site(world).await;
 
     // Good rows: their tapes are as ATRESYS left them.
-    let good = [("V01001", 1), ("V01002", 2), ("V01003", 2), ("V01004", 3), ("V01005", 3), ("V01006", 4), ("V01007", 5), ("V01008", 6)];
+    let good = [
+        ("V01001", 1),
+        ("V01002", 2),
+        ("V01003", 2),
+        ("V01004", 3),
+        ("V01005", 3),
+        ("V01006", 4),
+        ("V01007", 5),
+        ("V01008", 6),
+    ];
     for (vid, stamps) in good {
         brought(&site, vid, stamps);
         site.sql(&row(vid, stamps, "auto")).await;
@@ -129,12 +148,20 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     let bad = [
         ("B001", null("repacked"), "quarantined is set although repacked is not"),
         ("B002", null("started") + &null("repacked"), "quarantined is set although repacked is not"),
-        ("B003", "UPDATE repack_status SET quarantined = '2023-01-01 00:00' WHERE tape = 'TAPE';".to_owned(), "quarantined is before repacked"),
+        (
+            "B003",
+            "UPDATE repack_status SET quarantined = '2023-01-01 00:00' WHERE tape = 'TAPE';".to_owned(),
+            "quarantined is before repacked",
+        ),
         ("B004", null("mode"), "mode is not set"),
         ("B005", null("priority"), "priority is not set"),
         ("B006", null("usage"), "usage is not set"),
         ("B007", null("entered"), "entered is not set"),
-        ("B008", "UPDATE repack_status SET entered = 'infinity' WHERE tape = 'TAPE';".to_owned(), "entered is not a time"),
+        (
+            "B008",
+            "UPDATE repack_status SET entered = 'infinity' WHERE tape = 'TAPE';".to_owned(),
+            "entered is not a time",
+        ),
         ("b009", String::new(), "no VID"),
         ("B 010", String::new(), "no VID"),
         ("B011;rm", String::new(), "no VID"),
@@ -185,7 +212,11 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
             assert!(named.1.contains(why), "{tape}: {named:?}");
             ran.saying(&[&format!("left alone: the row of {tape}: ")]);
         }
-        let open = one(&site, "SELECT count(*)::text FROM repack_status WHERE tape LIKE 'V%' AND finished IS NULL AND mode = 'auto'").await;
+        let open = one(
+            &site,
+            "SELECT count(*)::text FROM repack_status WHERE tape LIKE 'V%' AND finished IS NULL AND mode = 'auto'",
+        )
+        .await;
         if open == "0" {
             break;
         }
@@ -196,7 +227,9 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     // The good ones arrived, with the stamps that they had.
     let before: Value = serde_json::from_str(&stamped).expect("JSON");
     for (vid, stamps) in good {
-        let query = format!("SELECT json_build_array(entered, started, repacked, quarantined, reclaimed, finished)::text FROM repack_status WHERE tape = '{vid}' AND mode = 'auto'");
+        let query = format!(
+            "SELECT json_build_array(entered, started, repacked, quarantined, reclaimed, finished)::text FROM repack_status WHERE tape = '{vid}' AND mode = 'auto'"
+        );
         let now: Value = serde_json::from_str(&one(&site, &query).await).expect("JSON");
         let (now, before) = (now.as_array().expect("a list"), before[vid].as_array().expect("a list"));
         assert!(now.iter().all(|stamp| !stamp.is_null()), "{vid} is finished: {now:?}");
@@ -220,12 +253,22 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     let world = site.world();
     for (vid, tape) in world_before.tapes.iter().filter(|(vid, _)| vid.starts_with(['M', 'E', 'B'])) {
         assert_eq!(world.tapes[vid], *tape, "{vid}");
-        assert_eq!(world.request(vid).map(|request| request.created), world_before.request(vid).map(|request| request.created));
+        assert_eq!(
+            world.request(vid).map(|request| request.created),
+            world_before.request(vid).map(|request| request.created)
+        );
     }
 
     // The operator sees them.
     let listed = Ran::of(command(&site, MANAGER).args(["ls", "--all", "--json"])).ended(0).json();
-    let find = |tape: &str| listed.as_array().expect("a list").iter().find(|row| row["vid"] == *tape).unwrap_or_else(|| panic!("{tape} is not listed: {listed}"));
+    let find = |tape: &str| {
+        listed
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|row| row["vid"] == *tape)
+            .unwrap_or_else(|| panic!("{tape} is not listed: {listed}"))
+    };
     for (tape, _, why) in bad.iter().filter(|bad| bad.2 != "no VID") {
         assert!(find(tape)["odd"].to_string().contains(why), "{}", find(tape));
         assert_eq!(find(tape)["waits"]["code"], "odd-row");
@@ -254,9 +297,15 @@ async fn a_pool_name_that_the_old_column_cannot_hold_is_refused_by_name_and_noth
     Ran::of(command(&site, MANAGER).arg("migrate")).ended(0);
     let before = dump(&site).await;
     for args in [&["V02001"][..], &["V02001", "--dry-run"]] {
-        Ran::of(command(&site, "cta-ops-repack-1-prepare").args(args))
-            .ended(1)
-            .saying(&["V02001", "column tapepool", "repack_status", long, "32", "only 20", "ALTER TABLE"]);
+        Ran::of(command(&site, "cta-ops-repack-1-prepare").args(args)).ended(1).saying(&[
+            "V02001",
+            "column tapepool",
+            "repack_status",
+            long,
+            "32",
+            "only 20",
+            "ALTER TABLE",
+        ]);
         assert_eq!(dump(&site).await, before, "{args:?}");
     }
     // The others of the same call are entered.

@@ -5,9 +5,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use common::store::Entered;
+use cta_sim::World;
 use cta_sim::generated::{self, vid};
 use cta_sim::world::{Request, TapeState};
-use cta_sim::World;
 use journeys::shell::of_site;
 use journeys::site::Site;
 use serde_json::Value;
@@ -58,7 +58,9 @@ fn naive(count: u64, threshold: f64, left_out: &HashSet<String>) -> Vec<String> 
                 && tape.library == "IBM1"
                 && !left_out.contains(vid)
         })
-        .map(|(vid, tape)| (if tape.occupancy == 0 { 0.0 } else { tape.cached_bytes as f64 / tape.occupancy as f64 }, vid))
+        .map(|(vid, tape)| {
+            (if tape.occupancy == 0 { 0.0 } else { tape.cached_bytes as f64 / tape.occupancy as f64 }, vid)
+        })
         .filter(|(usage, _)| *usage < threshold)
         .collect();
     fit.sort_by(|a, b| a.partial_cmp(b).expect("no NaN"));
@@ -83,7 +85,8 @@ async fn of_200_000_tapes_the_right_ones_are_chosen_in_memory_that_does_not_grow
     // The best three would be chosen, but for a hold, a row, and a request.
     let best = naive(MANY, 0.35, &HashSet::new());
     let [held, entered, requested] = [0, 1, 2].map(|at: usize| best[at].clone());
-    let hold = format!("INSERT INTO repack_status_control (kind, name, who, why) VALUES ('hold', '{held}', 'maria', 'audit')");
+    let hold =
+        format!("INSERT INTO repack_status_control (kind, name, who, why) VALUES ('hold', '{held}', 'maria', 'audit')");
     site.sql(&hold).await;
     let tape = generated::tape(SEED, entered[1..].parse().expect("a number"));
     let new = common::store::NewTape {

@@ -33,13 +33,16 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// How a password may show: as it is, escaped, in base64 wherever it begins in what was coded, as numbers or as hexadecimal.
 fn forms(password: &str) -> Vec<String> {
     let bytes = password.as_bytes();
-    let joined = |separator: &str, form: &dyn Fn(&u8) -> String| bytes.iter().map(form).collect::<Vec<_>>().join(separator);
+    let joined =
+        |separator: &str, form: &dyn Fn(&u8) -> String| bytes.iter().map(form).collect::<Vec<_>>().join(separator);
     let mut forms = vec![
         password.to_owned(),
         percent(password),
@@ -129,7 +132,10 @@ impl Secretive {
             site.settings.cta_admin.program.display()
         );
         // Written by a child, so that no other thread that forks keeps it open.
-        let write = Command::new("/bin/sh").args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", &script]).arg(&spy).status();
+        let write = Command::new("/bin/sh")
+            .args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", &script])
+            .arg(&spy)
+            .status();
         assert!(write.expect("a shell").success());
         site.settings.cta_admin.program = spy;
         Secretive { site, said: Vec::new() }
@@ -137,7 +143,8 @@ impl Secretive {
 
     /// The configuration of the site, changed, in a file that is no output of ours.
     fn configured(&self, change: impl FnOnce(&mut Value)) -> std::path::PathBuf {
-        let mut config: Value = serde_json::from_str(&journeys::configuration::text(&self.site.settings)).expect("JSON");
+        let mut config: Value =
+            serde_json::from_str(&journeys::configuration::text(&self.site.settings)).expect("JSON");
         let tool = &mut config["tools"]["cta-ops-repack-automation"];
         tool["database"]["password"] = DATABASE.into();
         change(tool);
@@ -259,17 +266,32 @@ async fn no_password_is_seen_in_a_journey_without_a_broker() {
     let names = ["cta-ops-repack-0-scan", "cta-ops-repack-1-prepare", "cta-ops-repack-monitor"];
     for (name, args) in names.into_iter().zip([&["--explain", "-j"][..], &["V01001", "V01002", "v09999"], &[]]) {
         let mut command = all.command(&config, name);
-        all.run(command.arg("-V").args(args).env("CTA_OPS_DATABASE_PASSWORD", DATABASE_ENV).env("CTA_OPS_BROKER_PASSWORD", BROKER_ENV));
+        all.run(
+            command
+                .arg("-V")
+                .args(args)
+                .env("CTA_OPS_DATABASE_PASSWORD", DATABASE_ENV)
+                .env("CTA_OPS_BROKER_PASSWORD", BROKER_ENV),
+        );
     }
     let begun = Instant::now();
     while all.one(AT_REST).await != "0" {
         assert!(begun.elapsed() < PATIENCE, "not at rest");
         let mut command = all.command(&config, PRODUCER);
-        let tick = command.args(["tick", "-V", "-j"]).env("CTA_OPS_DATABASE_PASSWORD", DATABASE_ENV).env("CTA_OPS_BROKER_PASSWORD", BROKER_ENV);
+        let tick = command
+            .args(["tick", "-V", "-j"])
+            .env("CTA_OPS_DATABASE_PASSWORD", DATABASE_ENV)
+            .env("CTA_OPS_BROKER_PASSWORD", BROKER_ENV);
         assert_eq!(all.run(tick).0, Some(0));
     }
     assert_eq!(all.one("SELECT string_agg(mode::text, ' ' ORDER BY tape) FROM repack_status").await, "error auto");
-    for args in [&["ls", "--long", "--all"][..], &["show", "V01001"], &["requeue", "V01001", "--yes"], &["config", "check"], &["migrate"]] {
+    for args in [
+        &["ls", "--long", "--all"][..],
+        &["show", "V01001"],
+        &["requeue", "V01001", "--yes"],
+        &["config", "check"],
+        &["migrate"],
+    ] {
         let mut command = all.command(&config, MANAGER);
         assert_eq!(all.run(command.arg("-V").args(args)).0, Some(0), "{args:?}");
     }
@@ -278,7 +300,10 @@ async fn no_password_is_seen_in_a_journey_without_a_broker() {
     for part in ["reclaim", "XRD_REQUESTTIMEOUT=", "RUST_LOG=trace", "--json"] {
         assert!(given.contains(part), "{part} is among what cta-admin was given");
     }
-    assert!(!given.contains("CTA_OPS_DATABASE_PASSWORD") && !given.contains("CTA_OPS_BROKER_PASSWORD"), "not even empty");
+    assert!(
+        !given.contains("CTA_OPS_DATABASE_PASSWORD") && !given.contains("CTA_OPS_BROKER_PASSWORD"),
+        "not even empty"
+    );
     all.keeps_its_secrets(&["V01002", "V09999", "DEBUG"]).await;
 }
 
@@ -302,7 +327,10 @@ async fn no_password_is_seen_in_a_journey_with_broker_and_worker() {
     assert!(said.contains(&address), "{said}");
     let refused = worker(&all, &config, "refused.out");
     let log = all.site.dir.path().join("refused.out");
-    until("the worker says that it is refused", async || std::fs::read_to_string(&log).is_ok_and(|said| said.contains("refuse") || said.contains("REFUSED"))).await;
+    until("the worker says that it is refused", async || {
+        std::fs::read_to_string(&log).is_ok_and(|said| said.contains("refuse") || said.contains("REFUSED"))
+    })
+    .await;
     end(refused);
     let config = all.configured(with(url(BROKER)));
     let mut command = all.command(&config, PRODUCER);
@@ -345,7 +373,8 @@ fn refusing_server() -> u16 {
             let Ok(()) = stream.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3]) else { continue };
             let Ok(length) = stream.read(&mut message) else { continue };
             let given = String::from_utf8_lossy(&message[..length]).into_owned();
-            let text = format!("SFATAL\0C28P01\0Mpassword authentication failed for user, who gave {} bytes\0\0", given.len());
+            let text =
+                format!("SFATAL\0C28P01\0Mpassword authentication failed for user, who gave {} bytes\0\0", given.len());
             let length = u32::try_from(text.len() + 4).expect("it is short").to_be_bytes();
             stream.write_all(&[b"E", &length[..], text.as_bytes()].concat()).ok();
         }
@@ -357,8 +386,18 @@ fn refusing_server() -> u16 {
 async fn no_password_is_seen_when_a_database_refuses_it_or_is_not_there() {
     let mut all = Secretive::new(planned(1)).await;
     let asking = refusing_server();
-    let commands = [(PRODUCER, &["tick"][..]), ("cta-ops-repack-0-scan", &[]), ("cta-ops-repack-1-prepare", &["V01001"]), (MANAGER, &["ls"]), (MANAGER, &["migrate"])];
-    for (host, port, why) in [("127.0.0.1", asking, "password authentication failed"), ("127.0.0.1", 1, ":1"), ("no-such-host.invalid", 5432, "no-such-host.invalid")] {
+    let commands = [
+        (PRODUCER, &["tick"][..]),
+        ("cta-ops-repack-0-scan", &[]),
+        ("cta-ops-repack-1-prepare", &["V01001"]),
+        (MANAGER, &["ls"]),
+        (MANAGER, &["migrate"]),
+    ];
+    for (host, port, why) in [
+        ("127.0.0.1", asking, "password authentication failed"),
+        ("127.0.0.1", 1, ":1"),
+        ("no-such-host.invalid", 5432, "no-such-host.invalid"),
+    ] {
         let config = all.configured(|tool| {
             tool["database"]["host"] = host.into();
             tool["database"]["port"] = port.into();
@@ -385,16 +424,32 @@ async fn no_password_is_seen_in_what_is_said_of_a_bad_configuration() {
         ("passwd", Box::new(|tool| tool["database"]["passwd"] = DATABASE.into())),
         ("password_file", Box::new(|tool| tool["database"]["password_file"] = "/no/such/file".into())),
         ("broker", Box::new(|tool| tool["broker"] = format!("amqp://u:{BROKER}@h/v").into())),
-        ("broker.url", Box::new(|tool| tool["broker"] = serde_json::json!({"url": format!("http://u:{}@h/v", percent(BROKER))}))),
-        ("broker.url", Box::new(|tool| tool["broker"] = serde_json::json!({"url": format!("amqp://u:{}%zz@h/v", percent(BROKER))}))),
-        ("broker.url", Box::new(|tool| tool["broker"] = serde_json::json!({"url": [format!("amqp://u:{}@h/v", percent(BROKER))]}))),
+        (
+            "broker.url",
+            Box::new(|tool| tool["broker"] = serde_json::json!({"url": format!("http://u:{}@h/v", percent(BROKER))})),
+        ),
+        (
+            "broker.url",
+            Box::new(|tool| {
+                tool["broker"] = serde_json::json!({"url": format!("amqp://u:{}%zz@h/v", percent(BROKER))})
+            }),
+        ),
+        (
+            "broker.url",
+            Box::new(|tool| tool["broker"] = serde_json::json!({"url": [format!("amqp://u:{}@h/v", percent(BROKER))]})),
+        ),
     ];
     for (number, (key, change)) in bad.iter().enumerate() {
         let config = all.configured(|tool| {
             tool["max_active_repacks"] = "many".into();
             change(tool);
         });
-        for (name, args) in [(PRODUCER, &["tick", "-V"][..]), (MANAGER, &["config", "check"]), (MANAGER, &["config", "check", "--json"]), ("cta-ops-repack-worker", &[])] {
+        for (name, args) in [
+            (PRODUCER, &["tick", "-V"][..]),
+            (MANAGER, &["config", "check"]),
+            (MANAGER, &["config", "check", "--json"]),
+            ("cta-ops-repack-worker", &[]),
+        ] {
             let mut command = all.command(&config, name);
             let output = command.args(args).output().expect("the program");
             let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -405,7 +460,8 @@ async fn no_password_is_seen_in_what_is_said_of_a_bad_configuration() {
     }
     // A file that is no YAML at all: the parser quotes nothing of it.
     let broken = all.site.dir.path().join("broken.yaml");
-    std::fs::write(&broken, format!("tools:\n  cta-ops-repack-automation:\n    database: {{password: {DATABASE}\n")).expect("a file");
+    std::fs::write(&broken, format!("tools:\n  cta-ops-repack-automation:\n    database: {{password: {DATABASE}\n"))
+        .expect("a file");
     let mut command = all.command(&broken, PRODUCER);
     let (exit, said) = all.run(command.arg("tick"));
     assert_eq!((exit, found(said.as_bytes(), "a parser's message")), (Some(2), Vec::new()), "{said}");
