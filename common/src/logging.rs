@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterFn, LevelFilter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
@@ -44,7 +44,8 @@ impl Drop for Guard {
 /// and errors then go to stderr in any case.
 ///
 /// The level is info, or debug with `verbose` or `debug: true`; code that is not ours logs from warn on. `RUST_LOG`
-/// replaces all of this.
+/// replaces all of this, but for the broker's client library: below info it tells every frame byte by byte, the one with the
+/// password too, and is never heard.
 ///
 /// # Errors
 /// When the process logs already.
@@ -105,8 +106,17 @@ fn subscriber(
 ) -> impl Subscriber + Send + Sync {
     Registry::default()
         .with(filter)
+        .with(FilterFn::new(keeps_secrets))
         .with(Lines::new(move |event| to_file(json.line(event))))
         .with(Lines::new(move |event| to_people(human.line(event))).with_filter(level))
+}
+
+/// The broker's client library and what it is made of.
+const TELLS_FRAMES: [&str; 2] = ["lapin", "amq_protocol"];
+
+/// Whether an event can hold no password: a frame of the broker's protocol can, and is told below info.
+fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !TELLS_FRAMES.iter().any(|library| metadata.target().starts_with(library))
 }
 
 /// `RUST_LOG` if there is one.

@@ -274,12 +274,11 @@ async fn check_all(
         return Ok(Vec::new());
     }
     let reference = Arc::new(Reference::ask(store, cta).await?);
-    let settings = store.settings();
     futures_util::stream::iter(left)
         .map(|(vid, odd)| {
             let reference = Arc::clone(&reference);
             async move {
-                let checked = check(cta, &vid, odd, order, settings, &reference).await?;
+                let checked = check(store, cta, &vid, odd, order, &reference).await?;
                 anyhow::Ok((vid, checked))
             }
         })
@@ -290,11 +289,11 @@ async fn check_all(
 
 /// All checks of one tape. Trouble that is the site's ends the run, trouble with this tape alone refuses it.
 async fn check(
+    store: &Store,
     cta: &Cta,
     vid: &Vid,
     odd: Option<String>,
     order: &Order,
-    settings: &Settings,
     reference: &Reference,
 ) -> anyhow::Result<Checked> {
     let looked = async {
@@ -317,11 +316,11 @@ async fn check(
         hold: reference.holds.get(vid.as_str()),
         odd,
     };
-    let reasons = against(&facts, order, settings, &reference.site());
-    Ok(match tape {
-        Some(tape) if reasons.is_empty() => Checked::Good(Box::new(new_tape(&tape, order))),
-        _ => Checked::Bad(reasons),
-    })
+    let mut reasons = against(&facts, order, store.settings(), &reference.site());
+    let Some(tape) = tape else { return Ok(Checked::Bad(reasons)) };
+    let new = new_tape(&tape, order);
+    reasons.extend(store.too_wide(&new).await?);
+    Ok(if reasons.is_empty() { Checked::Good(Box::new(new)) } else { Checked::Bad(reasons) })
 }
 
 async fn enter(store: &Store, vid: Vid, new: &NewTape, order: &Order, prepared: &mut Prepared) {

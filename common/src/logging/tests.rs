@@ -117,6 +117,23 @@ fn errors_are_written_with_their_causes() {
     assert!(json(&file[0])["error"].as_str().unwrap().contains("cannot be read"));
 }
 
+#[test]
+fn what_can_hold_a_password_is_not_logged_whatever_the_environment_says() {
+    for wanted in ["trace", "lapin=trace", "lapin::io_loop=trace,amq_protocol=debug", "[{}]=trace"] {
+        let (file, people) = logged(filter(Some(wanted), false).unwrap(), false, || {
+            tracing::trace!(target: "lapin::io_loop", "frame [71, 101, 104]");
+            tracing::debug!(target: "lapin::channel", "frame [71, 101, 104]");
+            tracing::debug!(target: "amq_protocol::frame", "frame [71, 101, 104]");
+        });
+        assert_eq!((file.len(), people.len()), (0, 0), "{wanted}: {file:?}");
+    }
+    let (file, _) = logged(filter(Some("trace"), false).unwrap(), false, || {
+        tracing::info!(target: "lapin::channel", "connected");
+        tracing::trace!(target: "tokio_postgres", "asked");
+    });
+    assert_eq!(file.len(), 2);
+}
+
 fn messages(filter: EnvFilter) -> Vec<String> {
     let (file, _) = logged(filter, false, || {
         tracing::debug!("our debug");

@@ -314,6 +314,7 @@ impl Journey {
             RowChange::Keep => {}
             RowChange::Stamp(to) => self.row.stamps = self.row.stamps.stamped(to, self.now).unwrap(),
             RowChange::GiveBack => self.gone = true,
+            RowChange::Remove => unreachable!("no delivery removes a row"),
         }
         self.row.xmin += 1;
         task.seen = Some(crate::task::SeenRow::of(&self.row));

@@ -437,8 +437,12 @@ impl Store {
         }
     }
 
-    /// An old table may be too narrow for today's pool names: better said than cut.
-    async fn too_wide(&self, new: &NewTape) -> Result<Option<String>, StoreError> {
+    /// What of a new row does not fit its column, and what to do: an old table may be too narrow for today's pool names. None:
+    /// everything fits.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn too_wide(&self, new: &NewTape) -> Result<Option<String>, StoreError> {
         let client = self.client().await?;
         let rows = client.query(&self.statements.widths, &[&self.statements.table()]).await?;
         let values = [("mediatype", &new.mediatype), ("tapepool", &new.tapepool), ("responsible", &new.responsible)];

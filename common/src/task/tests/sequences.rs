@@ -242,6 +242,7 @@ impl Scene {
         }
         match recorded.row {
             RowChange::Keep => {}
+            RowChange::Remove => prop_assert!(false, "no delivery removes a row"),
             RowChange::Stamp(to) => {
                 prop_assert!(live && !settling && ending == Ending::Done && claim.wanted.is_none());
                 prop_assert_eq!(self.tape.state().next(), Some(to));
