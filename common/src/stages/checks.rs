@@ -34,9 +34,12 @@ pub fn special_pool(pool: &str, settings: &Settings) -> Option<&'static str> {
     if pool == settings.quarantine_pool {
         return Some("the quarantine pool");
     }
+    let suffixes =
+        || settings.lib_to_pool_map.iter().flat_map(|map| map.values()).flat_map(|of_library| of_library.values());
     settings.priorities.by_number.values().find_map(|priority| {
         let rest = pool.strip_prefix(priority.default_dst_pool_prefix.as_str())?;
-        (rest.is_empty() || rest.starts_with('_')).then_some("a destination pool of repacked tapes")
+        let destination = rest.is_empty() || rest.starts_with('_') || suffixes().any(|suffix| suffix == rest);
+        destination.then_some("a destination pool of repacked tapes")
     })
 }
 
@@ -100,6 +103,9 @@ pub(crate) mod tests {
         }
         let lookalike = reply::Tape { tapepool: "tolabelled".to_owned(), ..good };
         assert_eq!(of_tape(&lookalike, &settings), Vec::<String>::new());
+        let map = [("LIB1".to_owned(), [("LTO9".to_owned(), "led".to_owned())].into())].into();
+        let mapped = Settings { lib_to_pool_map: Some(map), ..settings };
+        assert!(of_tape(&lookalike, &mapped)[0].contains("tolabelled"), "the map makes it a destination");
     }
 
     #[test]
