@@ -79,7 +79,7 @@ async fn closed_by(gate: Gate, query: &str, skip: u32) {
         let worked = knock(&site, gate).await;
         let what = format!("{vid}: {query} (after {skip}): {way}");
         assert_eq!(site.fired()[number], 1, "{what}: the fault did not strike");
-        assert_eq!(worked, [vid.clone()], "{what}");
+        assert_eq!(worked, [vid.as_str()], "{what}");
         assert_eq!(site.at(vid).await, (gate.before, Mode::Auto), "{what}");
         assert_eq!(site.tries(vid, gate.change), 0, "{what}");
         let (code, text) = site.why(vid).await;
@@ -293,7 +293,7 @@ async fn nothing_is_reclaimed_before_the_quarantine_is_over_by_the_databases_clo
     assert_eq!(knock(&site, RECLAIM).await, Vec::<String>::new(), "it is not even due");
     // Whoever makes it due all the same stands before the gate.
     site.sql(&format!("UPDATE {} SET next_attempt_at = NULL", site.beside("_task"))).await;
-    assert_eq!(knock(&site, RECLAIM).await, [vid.clone()]);
+    assert_eq!(knock(&site, RECLAIM).await, [vid.as_str()]);
     assert_eq!(site.why(vid).await.0, "quarantine-not-over");
     assert_eq!(site.tries(vid, RECLAIM.change), 0);
     site.sql(&format!("UPDATE {table} SET quarantined = entered")).await;
