@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use common::journey::{Mode, State};
 use common::stages::STAGES;
 use cta_sim::{Action, Order, World};
+use futures_util::future::join_all;
 use journeys::site::{PATIENCE, Site};
 use journeys::steps::{Barrier, moment, time_of, until};
 use tokio::sync::watch;
@@ -100,7 +101,7 @@ async fn a_stamp_cleared_between_deliveries_is_set_again_without_doing_anything_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stamp_set_by_an_operator_between_deliveries_stays() {
-    for (state, _) in LEADS_TO {
+    join_all(LEADS_TO.map(async |(state, _)| {
         let site = site().await;
         set(&site, "entered = entered - interval '1 day'").await;
         site.bring(&[VID], state).await;
@@ -110,12 +111,13 @@ async fn a_stamp_set_by_an_operator_between_deliveries_stays() {
         // Stamps after it must not lie before it; nothing is said about the later ones.
         finishes_with_each_effect_once(&site, &format!("{state} set")).await;
         assert_eq!(stamp(&site, state).await, set_to, "{state}");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stamp_set_by_an_operator_during_a_command_is_neither_overwritten_nor_lost() {
-    for (state, words) in LEADS_TO {
+    join_all(LEADS_TO.map(async |(state, words)| {
         let mut site = site().await;
         let barrier = site.barrier();
         let before = State::ALL[state as usize - 1];
@@ -135,7 +137,8 @@ async fn a_stamp_set_by_an_operator_during_a_command_is_neither_overwritten_nor_
             finishes_with_each_effect_once(&site, &format!("{state} set")).await;
         }
         assert_eq!(stamp(&site, state).await, set_to, "{state}");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,7 +325,7 @@ async fn a_row_that_an_open_transaction_holds_is_passed_by_and_comes_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_held_while_a_command_runs_is_recorded_when_it_is_let_go() {
-    for (state, words) in LEADS_TO {
+    join_all(LEADS_TO.map(async |(state, words)| {
         let mut site = site().await;
         let barrier = site.barrier();
         site.bring(&[VID], State::ALL[state as usize - 1]).await;
@@ -345,7 +348,8 @@ async fn a_row_held_while_a_command_runs_is_recorded_when_it_is_let_go() {
         tokio::join!(site.tick_of(&STAGES[stage..=stage]), meanwhile);
         assert_eq!(site.at(VID).await, (state, Mode::Auto), "{:?}", site.why(VID).await);
         finishes_with_each_effect_once(&site, &format!("held on the way to {state}")).await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
