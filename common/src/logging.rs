@@ -2,7 +2,9 @@
 //!
 //! Logging gives way: a full disk, a reader that went away or one that does not read cost lines, never the work.
 
+use std::fs::DirBuilder;
 use std::io::{IsTerminal, stderr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +67,8 @@ pub fn init(
     let logging = &settings.logging;
     let path = log_path(program, settings);
     let file = RotatingFile::new(path.clone(), logging.rotation_max_size, logging.rotation_keep_files);
+    // What cannot be made is told by the check.
+    let _ = DirBuilder::new().recursive(true).mode(0o750).create(&logging.log_dir);
     let writable = file.check();
     if let Err(error) = &writable {
         say(&format!("warning: no log is written to {}: {error}", path.display()));
@@ -131,7 +135,8 @@ fn filter(wanted: Option<&str>, debug: bool) -> Result<EnvFilter, tracing_subscr
 fn default_filter(debug: bool) -> EnvFilter {
     let level = if debug { "debug" } else { "info" };
     let ours = ["common", "producer", "worker", "manager", "cta_ops_repack"].map(|target| format!(",{target}={level}"));
-    EnvFilter::new(format!("warn{}", ours.concat()))
+    // The broker's client library tells as errors what we expect and report ourselves, in words.
+    EnvFilter::new(format!("warn,lapin=off{}", ours.concat()))
 }
 
 #[cfg(test)]

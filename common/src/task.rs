@@ -605,7 +605,9 @@ impl Task {
             self.seen = Some(fresh);
             return None;
         }
-        if seen.stamps[0] != fresh.stamps[0] {
+        // A row that was inserted anew begins a journey; a corrected stamp of one under way does not: what was recorded of it
+        // (the marks at quarantine, the state to give back) still guards the tape.
+        if seen.stamps[0] != fresh.stamps[0] && tape.state() == State::Entered {
             let stopped = (self.outcome, self.reason.clone(), self.memory.stopped_at, self.next);
             self.begin_journey();
             if stopped.0 == Some(Outcome::Failed) && fresh.mode != Mode::Auto {

@@ -237,7 +237,10 @@ async fn follow_edits(context: &Context, report: &mut TickReport) -> anyhow::Res
                     return Some(odd.problems.clone());
                 }
                 let (tape, task, ground, notes) = locked.parts();
-                let tape = tape?;
+                let Some(tape) = tape else {
+                    gone(locked);
+                    return None;
+                };
                 match task {
                     Some(task) => notes.extend(task.notice(tape, &ground)),
                     None => {
@@ -257,6 +260,20 @@ async fn follow_edits(context: &Context, report: &mut TickReport) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// The row was deleted by somebody else, without the checks of the manager's `rm`: what we know of the tape is kept.
+fn gone(locked: &mut common::store::Locked<'_>) {
+    let (_, task, ground, notes) = locked.parts();
+    let Some(task) = task.as_mut().filter(|task| task.stage.is_some()) else { return };
+    let detail = json!({"round": task.round, "outcome": task.outcome, "reason": task.reason, "memory": task.memory, "seen": task.seen});
+    notes.push(common::task::Note { kind: "row-gone", stage: task.stage.clone(), detail });
+    task.removed(&ground);
+    warn!(
+        vid = %locked.vid,
+        "the row of {} was deleted by somebody else: nothing is done for the tape any more, and CTA is left as it is",
+        locked.vid
+    );
 }
 
 async fn close_abandoned(context: &Context) -> anyhow::Result<()> {

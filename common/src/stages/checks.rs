@@ -18,7 +18,9 @@ pub struct Site<'a> {
 pub fn of_tape(tape: &reply::Tape, settings: &Settings) -> Vec<String> {
     let mut failed = Vec::new();
     if !tape.full {
-        failed.push(format!("it is not full: 'cta-admin tape ch --vid {} --full true' makes it so", tape.vid));
+        // No hint for a tape that holds nothing: somebody would set it.
+        let hint = format!(": 'cta-admin tape ch --vid {} --full true' makes it so", tape.vid);
+        failed.push(format!("it is not full{}", if tape.occupancy > 0 { hint.as_str() } else { ", and empty" }));
     }
     if !matches!(tape.state.as_str(), "ACTIVE" | "DISABLED") {
         failed.push(format!("its CTA state is {}, not ACTIVE or DISABLED", tape.state));
@@ -93,6 +95,8 @@ pub(crate) mod tests {
         assert_eq!(of_tape(&good, &settings), Vec::<String>::new());
         let not_full = reply::Tape { full: false, ..good.clone() };
         assert!(of_tape(&not_full, &settings)[0].contains("--full true"));
+        let empty = reply::Tape { full: false, occupancy: 0, ..good.clone() };
+        assert_eq!(of_tape(&empty, &settings), ["it is not full, and empty"]);
         for state in ["REPACKING", "REPACKING_PENDING", "REPACKING_DISABLED", "BROKEN", "EXPORTED", "NEW_WORD"] {
             let tape = reply::Tape { state: state.to_owned(), ..good.clone() };
             assert!(of_tape(&tape, &settings)[0].contains(state), "{state}");

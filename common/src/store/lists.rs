@@ -545,7 +545,7 @@ impl Store {
             }
             let holder = locks
                 .client
-                .query_opt(
+                .query(
                     "SELECT a.application_name || ' (PostgreSQL session ' || a.pid || ')' \
                      FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
                      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
@@ -554,7 +554,7 @@ impl Store {
                     &[&key],
                 )
                 .await?;
-            let holder = holder.map_or_else(|| "another session".to_owned(), |row| row.get(0));
+            let holder = holder.first().map_or_else(|| "another session".to_owned(), |row| row.get(0));
             locks.refused.push(((*stage).to_owned(), holder));
         }
         Ok(locks)

@@ -133,8 +133,8 @@ impl Statements {
             changed: format!(
                 "SELECT m.tape::text FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape WHERE m.finished IS NULL \
                  AND (k.tape IS NULL OR k.seen_xmin IS DISTINCT FROM m.xmin::text::int8) \
-                 UNION ALL SELECT k.tape FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
-                 WHERE k.stage IS NOT NULL AND m.finished IS NOT NULL"
+                 UNION ALL SELECT k.tape FROM {task_table} k LEFT JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.stage IS NOT NULL AND (m.tape IS NULL OR m.finished IS NOT NULL)"
             ),
             due: format!(
                 "SELECT k.tape, k.generation FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
