@@ -370,7 +370,7 @@ async fn no_password_is_seen_in_a_journey_with_broker_and_worker() {
     all.keeps_its_secrets(&["DEBUG", "published"]).await;
 }
 
-/// A server that asks for the password in clear text, is given it, and refuses it. Ends with the returned handle's program.
+/// A server that asks for the password in clear text, is given it, and refuses it. Returns its port; it ends with the test.
 fn refusing_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
@@ -429,7 +429,8 @@ async fn no_password_is_seen_when_a_database_refuses_it_or_is_not_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_seen_in_what_is_said_of_a_bad_configuration() {
     let mut all = Secretive::new(planned(1)).await;
-    let bad: [(&str, Box<dyn Fn(&mut Value)>); 9] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let bad: [(&str, Change); 9] = [
         ("database.password", Box::new(|tool| tool["database"]["password"] = serde_json::json!([DATABASE]))),
         ("database.password", Box::new(|tool| tool["database"]["password"] = serde_json::json!({ DATABASE: 1 }))),
         ("pasword", Box::new(|tool| tool["database"]["pasword"] = DATABASE.into())),
