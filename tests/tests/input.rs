@@ -269,7 +269,7 @@ fn broken_clients(busy: &Busy) -> Vec<(PathBuf, &'static str)> {
         (busy.site.dir.path().join("no-cta-admin"), "no-cta-admin"),
         (busy.site.dir.path().to_owned(), "it is not a file"),
         (plain, "plain"),
-        (script("garbage", "#!/bin/sh\nprintf 'gar\\377bage{[\\n'\n"), "garbage"),
+        (script("garbage", "#!/bin/sh\nprintf 'gar\\377bage{[\\n'\n"), "something else than a complete list"),
         (script("empty-answer", "#!/bin/sh\nexit 0\n"), ""),
         (script("cut", "#!/bin/sh\nprintf '[{\"vid\":\"V01'\n"), ""),
         (script("one", "#!/bin/sh\necho 'cannot reach the front end' >&2; exit 1\n"), "cannot reach the front end"),

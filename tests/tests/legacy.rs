@@ -178,7 +178,7 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     }
     // What lacks only what nobody decides by is a good row.
     site.sql("UPDATE repack_status SET files = NULL, bytes = NULL, last_write_date = NULL, mediatype = NULL, tapepool = NULL, responsible = NULL WHERE tape = 'V01002'").await;
-    // Its journey is over, although it never was reclaimed.
+    // Its journey is over, although it never was reclaimed: nobody works on it any more, and a list shows that it is odd.
     site.sql(&row("B000", 6, "auto")).await;
     site.sql("UPDATE repack_status SET reclaimed = NULL WHERE tape = 'B000'").await;
 

@@ -218,7 +218,14 @@ fn gather(directory: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
 fn worker(secretive: &Secretive, config: &Path, log: &str) -> Child {
     let out = std::fs::File::create(secretive.site.dir.path().join(log)).expect("a file");
     let errors = out.try_clone().expect("the same file");
-    secretive.command(config, "cta-ops-repack-worker").arg("-V").stdout(out).stderr(errors).spawn().expect("the worker")
+    secretive
+        .command(config, "cta-ops-repack-worker")
+        .arg("-V")
+        .env("CTA_OPS_DATABASE_PASSWORD", DATABASE_ENV)
+        .stdout(out)
+        .stderr(errors)
+        .spawn()
+        .expect("the worker")
 }
 
 fn end(mut child: Child) {
@@ -358,10 +365,12 @@ async fn no_password_is_seen_in_a_journey_with_broker_and_worker() {
     let (exit, said) = all.run(command.args(["tick", "-V", "-j"]));
     assert_eq!(exit, Some(0), "{said}");
     watch.end();
+    let given = std::fs::read_to_string(all.site.dir.path().join("given")).expect("the worker called cta-admin");
+    assert!(given.contains("reclaim") && !given.contains("CTA_OPS_DATABASE_PASSWORD"));
     all.keeps_its_secrets(&["DEBUG", "published"]).await;
 }
 
-/// A server that asks for the password in clear text, is given it, and refuses it. Ends with the returned handle's program.
+/// A server that asks for the password in clear text, is given it, and refuses it. Returns its port; it ends with the test.
 fn refusing_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
@@ -409,6 +418,9 @@ async fn no_password_is_seen_when_a_database_refuses_it_or_is_not_there() {
             let (exit, said) = all.run(command.arg("-V").args(*args));
             assert_eq!(exit, Some(1), "{name} {args:?} at {host}:{port}: {said}");
             assert!(said.contains(why), "{name} {args:?} at {host}:{port}: {said}");
+            // What it was given: a letter, a length, the password, an end.
+            let given = format!("who gave {} bytes", 1 + 4 + DATABASE.len() + 1);
+            assert_eq!(said.contains(&given), port == asking, "{name} {args:?} at {host}:{port}: {said}");
         }
     }
     all.keeps_its_secrets(&[]).await;
@@ -417,7 +429,8 @@ async fn no_password_is_seen_when_a_database_refuses_it_or_is_not_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_seen_in_what_is_said_of_a_bad_configuration() {
     let mut all = Secretive::new(planned(1)).await;
-    let bad: [(&str, Box<dyn Fn(&mut Value)>); 9] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let bad: [(&str, Change); 9] = [
         ("database.password", Box::new(|tool| tool["database"]["password"] = serde_json::json!([DATABASE]))),
         ("database.password", Box::new(|tool| tool["database"]["password"] = serde_json::json!({ DATABASE: 1 }))),
         ("pasword", Box::new(|tool| tool["database"]["pasword"] = DATABASE.into())),
