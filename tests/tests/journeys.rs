@@ -40,7 +40,9 @@ async fn a_corrected_stamp_of_a_tape_in_quarantine_keeps_what_guards_it() {
     assert!(events.iter().any(|event| event.kind == "edited-elsewhere"), "the edit is told");
     let reclaim = events
         .iter()
-        .find(|event| event.kind == "intent" && event.detail["command"].as_str().is_some_and(|text| text.contains("reclaim")))
+        .find(|event| {
+            event.kind == "intent" && event.detail["command"].as_str().is_some_and(|text| text.contains("reclaim"))
+        })
         .expect("the intent of the reclaim");
     assert!(reclaim.detail["proof"]["marks"]["last_fseq"].is_u64(), "the marks were compared: {}", reclaim.detail);
     assert_eq!(site.world().tapes["V01001"].state.name(), "ACTIVE", "the state was given back");
