@@ -387,11 +387,11 @@ impl Asked<'_> {
     fn queued(&self, work: &str, at: DateTime<Utc>) -> Explained {
         let overdue = later(at, self.settings.redispatch_after) <= self.now;
         let question = if overdue { "; are workers running?" } else { "" };
-        Explained::new(
-            "queued",
-            format!("published for the workers {} ago, none has taken it yet", ago(self.now - at)),
-            format!("a worker takes it ({work}){question}"),
-        )
+        let mut text = format!("published for the workers {} ago, none has taken it yet", ago(self.now - at));
+        if let Some(reason) = self.task.reason.as_ref().filter(|reason| reason.code == Code::SiteTrouble.name()) {
+            text.push_str(&format!("; the last one that did found the site in trouble: {}", reason.text));
+        }
+        Explained::new("queued", text, format!("a worker takes it ({work}){question}"))
     }
 
     fn for_a_tick(&self, work: &str) -> Explained {
@@ -825,9 +825,12 @@ mod tests {
         let mut known = task(&tape);
         known.outcome = Some(Outcome::Waiting);
         known.reason = kept(Code::SiteTrouble, "not authorised");
-        let explained = explained(&overview(tape, Some(known)));
-        assert_eq!((explained.code.as_str(), explained.until), ("site-trouble", None));
-        assert!(explained.text.contains("at the last attempt") && explained.text.contains("not authorised"));
+        let told = explained(&overview(tape.clone(), Some(known.clone())));
+        assert_eq!((told.code.as_str(), told.until), ("site-trouble", None));
+        assert!(told.text.contains("at the last attempt") && told.text.contains("not authorised"));
+        known.dispatched_at = Some(in_hours(0));
+        let told = explained(&overview(tape, Some(known)));
+        assert!(told.text.contains("none has taken it yet") && told.text.contains("not authorised"), "{}", told.text);
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn in_password_file(file: &str, uid: u32) -> Option<String> {
 mod tests {
     use super::*;
 
-    const FILE: &str = "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/sh\nbroken\n";
+    const FILE: &str = "root:x:0:0:root:/:/bin/bash\nalice:x:1000:1000::/srv/alice:/bin/sh\nbroken\n";
 
     #[test]
     fn a_login_is_found_by_its_number() {

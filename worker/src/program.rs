@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_login_is_of_the_person_not_of_the_environment() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nmaria:x:1007:100::/home/maria:/bin/sh\nbroken\n";
+        let passwd = "root:x:0:0:root:/:/bin/sh\nmaria:x:1007:100::/srv/maria:/bin/sh\nbroken\n";
         let none = |_: &str| None;
         let lies = |name: &str| (name != "HOME").then(|| "somebody".to_owned());
         assert_eq!(login_of(1007, passwd, none), "maria");

@@ -9,8 +9,8 @@
 //! - [`frontend`]: a call applied to a world, with CTA's checks and messages
 //! - [`daemon`]: what happens by itself as time passes: pending states, repacks, late effects
 //! - [`render`]: rows as CTA prints them
-//! - [`orders`]: faults that a test asks for
-//! - [`journal`]: what was called and what came of it
+//! - [`mod@orders`]: faults that a test asks for
+//! - [`mod@journal`]: what was called and what came of it
 //! - [`store`]: the directory, its lock, atomic writes
 //! - [`profile`]: ready-made worlds
 //! - [`run`]: one invocation of the program
