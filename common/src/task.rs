@@ -601,6 +601,9 @@ impl Task {
                 changed.push(format!("{state} {} to {}", shown(before), shown(after)));
             }
         }
+        if self.stage.is_none() && stages::after(tape.state()).is_some() {
+            changed.push("it is in the table again".to_owned());
+        }
         if changed.is_empty() {
             self.seen = Some(fresh);
             return None;
