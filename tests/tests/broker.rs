@@ -335,32 +335,6 @@ async fn an_answer_over_a_silent_connection_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_connect_to_a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
-    // The kernel accepts for a process that does not, as for a broker that is stopped.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let broker = broker_at(listener.local_addr().unwrap());
-    let connected = tokio::time::timeout(SOON, Link::connect(&broker, APP)).await.expect("a limit of its own");
-    assert!(matches!(connected, Err(BrokerError::Lost { .. })), "{connected:?}");
-    // A broker that hangs for days must not collect a thread for every attempt.
-    assert_eq!(client_threads_once_quiet().await, 0);
-}
-
-/// Threads of the client library in this process, asked until there are none or for long enough. (Every test has a process of its own.)
-async fn client_threads_once_quiet() -> usize {
-    let mut left = 0;
-    for _ in 0..100 {
-        let threads = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-        left = names.filter(|name| name.trim() == "lapin-io-loop").count();
-        if left == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    left
-}
-
-#[tokio::test]
 async fn a_lost_connection_breaks_the_publisher_at_once() {
     let (vhost, _) = declared().await;
     let publisher = publisher(&vhost).await;
