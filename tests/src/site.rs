@@ -22,7 +22,7 @@ use worker::service::Shutdown;
 use crate::services::{Services, TestDatabase};
 
 /// The longest that a condition may take to come true: generous, for a machine under load. Only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A site. Everything of it is gone when it is dropped.
 pub struct Site {
