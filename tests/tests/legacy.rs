@@ -106,7 +106,7 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
             );
         }
     }
-    world.tapes.get_mut("V01003").expect("it is there").plan = Plan { repack_ms: Some(2000), ..Plan::default() };
+    world.tapes.get_mut("V01003").expect("it is there").plan = Plan { repack_ms: Some(6000), ..Plan::default() };
     let site = site(world).await;
 
     // Good rows: their tapes are as ATRESYS left them.
@@ -128,7 +128,7 @@ async fn rows_that_atresys_left_half_way_go_on_and_what_is_not_ours_to_touch_is_
     typed(&site, "repack rm --vid V01005");
     typed(&site, "tape ch --state ACTIVE --reason repacked --vid V01005");
     let world = site.world();
-    assert_eq!(world.request("V01003").expect("a request").status, Status::Running, "the slow one is under way");
+    assert!(!world.request("V01003").expect("a request").status.is_final(), "the slow one is under way");
     assert_eq!(world.request("V01004").expect("a request").status, Status::Complete);
     assert_eq!((world.tapes["V01006"].pool.as_str(), world.tapes["V01006"].state), ("quarantine", TapeState::Active));
 
