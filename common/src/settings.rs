@@ -384,6 +384,19 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// First part of every exchange and queue name: `[A-Za-z0-9_-]+`.
     pub prefix: String,
+    /// For `amqps://`.
+    pub tls: Certificates,
+}
+
+/// Certificate files for TLS, in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Certificate authorities to trust; none: the system's.
+    pub sslrootcert: Option<PathBuf>,
+    /// Our own certificate, with its chain.
+    pub sslcert: Option<PathBuf>,
+    /// Its private key.
+    pub sslkey: Option<PathBuf>,
 }
 
 /// `cta-ops-repack-producer`.

@@ -1,18 +1,18 @@
-//! TLS: one cryptography provider for the whole process, whoever opens the connection, and TLS to PostgreSQL.
+//! TLS: one cryptography provider for the whole process, whoever opens the connection, and whom to trust.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::settings::{Database, SslMode};
+use crate::settings::{Certificates, Database, SslMode};
 
 /// Makes *ring* the process-wide provider of rustls. Call it before the first TLS connection; calling it again is harmless.
 ///
@@ -38,12 +38,12 @@ pub fn mode(mode: SslMode) -> tokio_postgres::config::SslMode {
 /// When a certificate or key file cannot be read.
 pub fn postgres(database: &Database) -> anyhow::Result<MakeRustlsConnect> {
     install();
-    let builder = rustls::ClientConfig::builder().dangerous();
+    let builder = ClientConfig::builder().dangerous();
     let provider = CryptoProvider::get_default().context("no cryptography provider")?.clone();
     let chain = matches!(database.sslmode, SslMode::VerifyCa | SslMode::VerifyFull)
         || (database.sslmode == SslMode::Require && database.sslrootcert.is_some());
     let strict = if chain {
-        let roots = roots(database.sslrootcert.as_deref())?;
+        let roots = roots(database.sslrootcert.as_deref(), "database.sslrootcert")?;
         Some(
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()
@@ -54,15 +54,31 @@ pub fn postgres(database: &Database) -> anyhow::Result<MakeRustlsConnect> {
     };
     let verifier = Verifier { strict, name: database.sslmode == SslMode::VerifyFull, provider };
     let builder = builder.with_custom_certificate_verifier(Arc::new(verifier));
-    let config = match (&database.sslcert, &database.sslkey) {
-        (Some(cert), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| anyhow::anyhow!("reading sslkey {}: {error}", key.display()))?;
-            builder.with_client_auth_cert(certificates(cert, "sslcert")?, key).context("sslcert and sslkey")?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(MakeRustlsConnect::new(with_ours(builder, database.sslcert.as_deref(), database.sslkey.as_deref())?))
+}
+
+/// How TLS to RabbitMQ is made: the chain and the host name are always verified, against `sslrootcert` alone where it is set,
+/// else against what the system trusts.
+///
+/// # Errors
+/// When a certificate or key file cannot be read.
+pub fn broker(files: &Certificates) -> anyhow::Result<Arc<ClientConfig>> {
+    install();
+    let roots = roots(files.sslrootcert.as_deref(), "broker.sslrootcert")?;
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    Ok(Arc::new(with_ours(builder, files.sslcert.as_deref(), files.sslkey.as_deref())?))
+}
+
+/// Shows our own certificate to a server that asks for it, if there is one.
+fn with_ours(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    cert: Option<&Path>,
+    key: Option<&Path>,
+) -> anyhow::Result<ClientConfig> {
+    let (Some(cert), Some(key)) = (cert, key) else { return Ok(builder.with_no_client_auth()) };
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| anyhow::anyhow!("reading sslkey {}: {error}", key.display()))?;
+    builder.with_client_auth_cert(certificates(cert, "sslcert")?, private).context("sslcert and sslkey")
 }
 
 fn certificates(path: &Path, key: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -72,14 +88,14 @@ fn certificates(path: &Path, key: &str) -> anyhow::Result<Vec<CertificateDer<'st
     Ok(found)
 }
 
-fn roots(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+fn roots(file: Option<&Path>, key: &str) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let found = match file {
         Some(file) => certificates(file, "sslrootcert")?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     let (good, _) = roots.add_parsable_certificates(found);
-    anyhow::ensure!(good > 0, "there is no certificate authority to trust: set database.sslrootcert");
+    anyhow::ensure!(good > 0, "there is no certificate authority to trust: set {key}");
     Ok(roots)
 }
 

@@ -12,6 +12,7 @@
 #   run_job COMMAND...      a long command that ends at once when the script gets a signal
 #
 # SERVICES_POSTGRES_OPTIONS   more options for postgres, an array
+# SERVICES_TLS=1              both speak TLS too, with certificates made for them in DIR/tls; exports AMQPS_PORT (see services_certificates)
 # SERVICES_OUTLIVE=1          what is started survives this shell (otherwise it ends with it, even on SIGKILL)
 # SERVICES_KEEP_LOGS=1        services_stop leaves DIR/log in place
 #
@@ -20,7 +21,7 @@
 
 services_dir=
 services_job=
-PG_PORT='' AMQP_PORT='' MGMT_PORT=''
+PG_PORT='' AMQP_PORT='' MGMT_PORT='' AMQPS_PORT=''
 services_dist_port='' services_epmd_port=''
 declare -a SERVICES_POSTGRES_OPTIONS=()
 
@@ -125,22 +126,22 @@ tcp_sockets() {
   done
 }
 
-# Five free ports in a row, below the range from which outgoing connections take theirs: one of those could get the port after we have
+# Six free ports in a row, below the range from which outgoing connections take theirs: one of those could get the port after we have
 # found it free. Two runs that choose the same ports at the same time are told apart by port_is_owned, and the later one tries again.
 services_choose_ports() {
   local sockets base port tries=200
   sockets=$(tcp_sockets)
   while ((tries-- > 0)); do
-    base=$((15000 + (RANDOM * 32768 + RANDOM) % 3500 * 5))
-    for port in $base $((base + 1)) $((base + 2)) $((base + 3)) $((base + 4)); do
+    base=$((15000 + (RANDOM * 32768 + RANDOM) % 2900 * 6))
+    for port in $base $((base + 1)) $((base + 2)) $((base + 3)) $((base + 4)) $((base + 5)); do
       if grep -q "^$port \(1\?[0-57-9]\|10\|11\) " <<<"$sockets"; then continue 2; fi
     done
     PG_PORT=$base AMQP_PORT=$((base + 1)) MGMT_PORT=$((base + 2))
-    services_dist_port=$((base + 3)) services_epmd_port=$((base + 4))
-    export PG_PORT AMQP_PORT MGMT_PORT
+    services_dist_port=$((base + 3)) services_epmd_port=$((base + 4)) AMQPS_PORT=$((base + 5))
+    export PG_PORT AMQP_PORT MGMT_PORT AMQPS_PORT
     return 0
   done
-  echo "error: no five free ports in a row between 15000 and 32500" >&2
+  echo "error: no six free ports in a row between 15000 and 32500" >&2
   return 1
 }
 
@@ -153,6 +154,39 @@ port_is_owned() {
     done
   done
   return 1
+}
+
+# ---- TLS ----------------------------------------------------------------------------------------------------------------------
+
+# Makes in DIR/tls: ca.pem, server.pem and server.key (for the name localhost alone, not for 127.0.0.1), client.pem and client.key (for the
+# user with_cert), and stranger-ca.pem, which has signed nothing here.
+services_certificates() {
+  local dir=$1/tls name
+  mkdir -p "$dir"
+  for name in ca stranger-ca; do
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -subj "/CN=$name" \
+      -addext 'basicConstraints=critical,CA:TRUE' -addext 'keyUsage=critical,keyCertSign,cRLSign' \
+      -keyout "$dir/$name.key" -out "$dir/$name.pem"
+  done
+  services_certificate "$dir" server localhost 'subjectAltName=DNS:localhost' 'extendedKeyUsage=serverAuth'
+  services_certificate "$dir" client with_cert 'subjectAltName=DNS:with_cert' 'extendedKeyUsage=clientAuth'
+  # For each server a copy of its own: each insists that nobody else can read its key.
+  for name in postgres rabbitmq; do
+    cp "$dir/server.pem" "$dir/$name.pem"
+    cp "$dir/server.key" "$dir/$name.key"
+    chmod 0600 "$dir/$name.key"
+  done
+  if ((EUID == 0)); then chown postgres: "$dir/postgres.key"; fi
+}
+
+# services_certificate DIR NAME COMMON-NAME EXTENSION...: signed by the CA there.
+services_certificate() {
+  local dir=$1 name=$2 common=$3
+  shift 3
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj "/CN=$common" -keyout "$dir/$name.key" -out "$dir/$name.csr"
+  printf '%s\n' 'basicConstraints=CA:FALSE' "$@" >"$dir/$name.ext"
+  openssl x509 -req -days 30 -in "$dir/$name.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -extfile "$dir/$name.ext" \
+    -out "$dir/$name.pem"
 }
 
 # ---- PostgreSQL ---------------------------------------------------------------------------------------------------------------
@@ -182,6 +216,14 @@ services_spawn_postgres() {
     # The change of user clears what process_spawn has set.
     if [[ ${SERVICES_OUTLIVE:-} != 1 ]]; then as_postgres+=(--pdeathsig INT); fi
   fi
+  local options=("${SERVICES_POSTGRES_OPTIONS[@]}")
+  if [[ ${SERVICES_TLS:-} == 1 ]]; then
+    options+=(-c ssl=on -c ssl_cert_file="$dir/tls/postgres.pem" -c ssl_key_file="$dir/tls/postgres.key" -c ssl_ca_file="$dir/tls/ca.pem")
+    # Whoever is called with_cert shows a certificate, with_password knows a password and speaks TLS; others are trusted.
+    printf '%s\n' 'hostssl all with_cert 127.0.0.1/32 cert' 'hostssl all with_password 127.0.0.1/32 scram-sha-256' \
+      'host all with_cert,with_password all reject' 'host all all 127.0.0.1/32 trust' 'local all all trust' >"$dir/postgres/hba.conf"
+    options+=(-c hba_file="$dir/postgres/hba.conf")
+  fi
   # SIGINT is the fast shutdown.
   # shellcheck disable=SC2016 # expanded by the inner shell
   process_spawn "$dir" postgres INT "${as_postgres[@]}" env -u PGDATA HOME="$dir/postgres" bash -c '
@@ -191,7 +233,7 @@ services_spawn_postgres() {
     "$bin/initdb" -D data -A trust -U postgres -E UTF8 --locale=C --no-sync >initdb.log 2>&1 || { cat initdb.log; exit 1; }
     if [[ -e $dir/stopping ]]; then exit 143; fi
     exec "$bin/postgres" -D data -c listen_addresses=127.0.0.1 -c port="$port" -c unix_socket_directories="$dir/postgres" "$@"
-  ' services-postgres "$dir" "$bin" "$PG_PORT" "${SERVICES_POSTGRES_OPTIONS[@]}"
+  ' services-postgres "$dir" "$bin" "$PG_PORT" "${options[@]}"
 }
 
 services_postgres_answers() {
@@ -208,7 +250,9 @@ services_spawn_rabbitmq() {
   chmod 0700 "$home"
   (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$home/.erlang.cookie")
   chmod 0400 "$home/.erlang.cookie"
-  echo '[rabbitmq_management].' >"$home/enabled_plugins"
+  local plugins=rabbitmq_management
+  if [[ ${SERVICES_TLS:-} == 1 ]]; then plugins+=,rabbitmq_auth_mechanism_ssl; fi
+  echo "[$plugins]." >"$home/enabled_plugins"
   : >"$home/env.conf"
   cat >"$home/rabbitmq.conf" <<END
 loopback_users = none
@@ -217,6 +261,20 @@ disk_free_limit.absolute = 50MB
 management.tcp.ip = 127.0.0.1
 management.tcp.port = $MGMT_PORT
 END
+  if [[ ${SERVICES_TLS:-} == 1 ]]; then
+    cat >>"$home/rabbitmq.conf" <<END
+listeners.ssl.1 = 127.0.0.1:$AMQPS_PORT
+ssl_options.cacertfile = $dir/tls/ca.pem
+ssl_options.certfile = $dir/tls/rabbitmq.pem
+ssl_options.keyfile = $dir/tls/rabbitmq.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
+ssl_cert_login_from = common_name
+END
+  fi
   # epmd of our own and in the foreground: the one a node starts by itself outlives everything, so nodes are also told not to.
   process_spawn "$dir" epmd TERM env HOME="$home" epmd -port "$services_epmd_port" -address 127.0.0.1
   local tries=50
@@ -270,6 +328,13 @@ services_spawn() {
   mkdir -p "$1"
   services_dir=$(cd "$1" && pwd)
   services_choose_ports
+  if [[ ${SERVICES_TLS:-} == 1 ]]; then
+    mkdir -p "$services_dir/log"
+    services_certificates "$services_dir" >"$services_dir/log/certificates.log" 2>&1 || {
+      cat "$services_dir/log/certificates.log" >&2
+      return 1
+    }
+  fi
   services_spawn_rabbitmq "$services_dir"
   services_spawn_postgres "$services_dir"
 }

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `REPACK_TEST_POSTGRES` | `host=127.0.0.1 port=N user=postgres` |
 //! | `REPACK_TEST_AMQP` | `amqp://user:password@127.0.0.1:N`, no virtual host |
+//! | `REPACK_TEST_AMQPS` | `amqps://user:password@localhost:N`, no virtual host |
+//! | `REPACK_TEST_TLS` | directory with `ca.pem`, `client.pem`, `client.key`, `stranger-ca.pem` |
 //! | `REPACK_TEST_RABBITMQ_API` | `http://user:password@127.0.0.1:N`, the management plugin |
 //!
 //! A test that needs a server which is not there fails, and says what to run: it never passes by looking away.
@@ -69,6 +71,33 @@ impl Services {
         vhost.must("PUT", &format!("/api/vhosts/{}", vhost.name), None);
         vhost.allow(&self.amqp.user, ".*", ".*", ".*");
         vhost
+    }
+}
+
+/// Where the servers speak TLS, and the files for it.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    amqps: Url,
+    directory: std::path::PathBuf,
+}
+
+impl Tls {
+    /// Of this run.
+    ///
+    /// # Panics
+    /// When the environment does not name it.
+    pub fn get() -> Tls {
+        Tls { amqps: Url::of("REPACK_TEST_AMQPS"), directory: variable("REPACK_TEST_TLS").into() }
+    }
+
+    /// The port at which RabbitMQ speaks TLS.
+    pub fn amqps_port(&self) -> u16 {
+        self.amqps.port
+    }
+
+    /// A file of certificates or keys.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.join(name)
     }
 }
 
@@ -210,6 +239,7 @@ impl TestVhost {
             url: format!("{scheme}://{user}@{}/{}", self.address(), self.name),
             password: Some(Secret::new(password.as_str())),
             prefix: "test".to_owned(),
+            tls: Default::default(),
         }
     }
 
@@ -302,7 +332,11 @@ impl TestVhost {
         http(&self.api, method, path, body)
     }
 
-    fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+    /// Asks the management plugin for something that must succeed, and returns its answer.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         match self.api(method, path, body) {
             Ok((200..=299, answer)) => answer,
             Ok((status, answer)) => panic!("RabbitMQ answers {method} {path} with {status}: {answer}"),

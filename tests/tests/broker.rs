@@ -76,6 +76,7 @@ fn broker_at(address: std::net::SocketAddr) -> settings::Broker {
         url: format!("amqp://user@{address}/v"),
         password: Some(Secret::new("geheim")),
         prefix: "test".into(),
+        tls: Default::default(),
     }
 }
 
@@ -523,6 +524,7 @@ async fn a_wrong_password_is_refused_and_shown_nowhere() {
         url: format!("amqp://guest:hunter2-geheim@{}/{}", vhost.address(), vhost.name()),
         password: None,
         prefix: "test".into(),
+        tls: Default::default(),
     };
     let error = Link::connect(&in_url, APP).await.unwrap_err();
     assert!(error.is_refusal() && !format!("{error} {error:?}").contains("hunter2"), "{error:?}");
@@ -538,6 +540,7 @@ async fn a_password_of_odd_characters_works() {
         url: format!("amqp://{user}@{}/{}", vhost.address(), vhost.name()),
         password: Some(Secret::new(password)),
         prefix: "test".into(),
+        tls: Default::default(),
     };
     topology().declare(&broker, APP).await.unwrap();
     let link = Link::connect(&broker, APP).await.unwrap();
@@ -552,6 +555,7 @@ async fn missing_rights_and_a_missing_vhost_say_what_to_check() {
         url: format!("amqp://{user}@{}/{vhost_name}", vhost.address()),
         password: Some(Secret::new("geheim")),
         prefix: "test".into(),
+        tls: Default::default(),
     };
     // No rights in the virtual host at all, then none to write.
     let error = Link::connect(&with(vhost.name()), APP).await.unwrap_err();

@@ -12,6 +12,7 @@ fn broker_at(address: std::net::SocketAddr) -> settings::Broker {
         url: format!("amqp://user@{address}/v"),
         password: Some(Secret::new("geheim")),
         prefix: "test".into(),
+        tls: Default::default(),
     }
 }
 

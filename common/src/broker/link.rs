@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::QueueDeclareOptions;
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use rustls::ClientConfig;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
@@ -51,10 +52,17 @@ impl Link {
         let at = place(&uri);
         let doing = "connecting to RabbitMQ";
         crate::tls::install();
+        let tls = match uri.scheme {
+            AMQPScheme::AMQP => None,
+            AMQPScheme::AMQPS => {
+                let config = crate::tls::broker(&broker.tls);
+                Some(config.map_err(|error| BrokerError::Settings(format!("TLS to {at}: {error:#}")))?)
+            }
+        };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         // No automatic recovery: it can leave a connection that looks healthy and delivers nothing.
         let line = Arc::new(Mutex::new(None));
-        let connection = match tokio::time::timeout(PATIENCE, open(uri, properties, Arc::clone(&line))).await {
+        let connection = match tokio::time::timeout(PATIENCE, open(uri, properties, tls, Arc::clone(&line))).await {
             Ok(connected) => connected.map_err(|error| BrokerError::from_lapin(&error, doing, &at))?,
             Err(_) => {
                 hang_up(&line);
@@ -137,8 +145,14 @@ impl Drop for Link {
 /// The socket of a connection under way.
 type Line = Arc<Mutex<Option<TcpStream>>>;
 
-/// Connects as the client library does by itself, but leaves a handle of the socket in `line`.
-async fn open(uri: AMQPUri, properties: ConnectionProperties, line: Line) -> lapin::Result<Connection> {
+/// Connects as the client library does by itself, but with our own idea of whom to trust, and leaves a handle of the socket
+/// in `line`.
+async fn open(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: Option<Arc<ClientConfig>>,
+    line: Line,
+) -> lapin::Result<Connection> {
     let runtime = lapin::runtime::default_runtime()?;
     Connection::connector(
         uri,
@@ -151,9 +165,9 @@ async fn open(uri: AMQPUri, properties: ConnectionProperties, line: Line) -> lap
                 let socket = stream.get_ref().as_fd().try_clone_to_owned()?;
                 *line.lock().unwrap_or_else(PoisonError::into_inner) = Some(TcpStream::from(socket));
             }
-            match uri.scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => Ok(stream.into_tls(host, OwnedTLSConfig::default().as_ref()).await?),
+            match tls.clone() {
+                None => Ok(stream),
+                Some(config) => Ok(stream.into_rustls(&RustlsConnector::from(config), host).await?),
             }
         },
         properties,
@@ -275,7 +289,12 @@ mod tests {
     use crate::settings::Secret;
 
     fn broker(url: &str, password: Option<&str>) -> settings::Broker {
-        settings::Broker { url: url.into(), password: password.map(Secret::new), prefix: "atresys".into() }
+        settings::Broker {
+            url: url.into(),
+            password: password.map(Secret::new),
+            prefix: "atresys".into(),
+            tls: Default::default(),
+        }
     }
 
     fn parsed(url: &str, password: Option<&str>) -> AMQPUri {

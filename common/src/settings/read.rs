@@ -15,8 +15,8 @@ use super::problem::{Problem, shown};
 use super::section::{Found, Reader, Section, as_text, as_whole, near_miss};
 use super::yaml::{self, Kind, Map};
 use super::{
-    Broker, CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState, RepackMode, Retry,
-    Scan, Secret, Settings, SslMode, TableName, Worker,
+    Broker, Certificates, CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState,
+    RepackMode, Retry, Scan, Secret, Settings, SslMode, TableName, Worker,
 };
 
 /// The name of our section under `tools:`.
@@ -237,12 +237,7 @@ fn size(text: &str) -> Option<u64> {
 }
 
 fn database(section: &mut Section<'_, '_>, base: Database, around: &Around<'_>) -> Database {
-    let sslcert = section.optional_path("sslcert", base.sslcert);
-    let sslkey = section.optional_path("sslkey", base.sslkey);
-    if sslcert.is_some() != sslkey.is_some() {
-        let there = if sslcert.is_some() { "sslcert" } else { "sslkey" };
-        section.error_at(there, "", "expected sslcert and sslkey together, one is missing");
-    }
+    let Certificates { sslrootcert, sslcert, sslkey } = certificates(section);
     let inline = inline_password(section, base.password, around);
     Database {
         username: section.text("username", &base.username),
@@ -262,11 +257,23 @@ fn database(section: &mut Section<'_, '_>, base: Database, around: &Around<'_>) 
                 ("verify-full", SslMode::VerifyFull),
             ],
         ),
-        sslrootcert: section.optional_path("sslrootcert", base.sslrootcert),
+        sslrootcert,
         sslcert,
         sslkey,
         migrate_username: section.optional_text("migrate_username", base.migrate_username),
     }
+}
+
+/// Certificate files: none has a default.
+fn certificates(section: &Section<'_, '_>) -> Certificates {
+    let sslrootcert = section.optional_path("sslrootcert", None);
+    let sslcert = section.optional_path("sslcert", None);
+    let sslkey = section.optional_path("sslkey", None);
+    if sslcert.is_some() != sslkey.is_some() {
+        let there = if sslcert.is_some() { "sslcert" } else { "sslkey" };
+        section.error_at(there, "", "expected sslcert and sslkey together, one is missing");
+    }
+    Certificates { sslrootcert, sslcert, sslkey }
 }
 
 /// `database.password`; the value of no other key is taken so literally.
@@ -551,6 +558,7 @@ fn broker(root: &Section<'_, '_>, around: &Around<'_>) -> Option<Broker> {
             url,
             password: password(section, "CTA_OPS_BROKER_PASSWORD", inline, around),
             prefix: section.checked("prefix", "atresys".to_owned(), prefix),
+            tls: certificates(section),
         }
     });
     found.map(|_| broker)

@@ -85,6 +85,9 @@ fn the_example_with_every_key_uncommented_is_good_and_each_of_them_counts() {
     let settings = full.settings;
     let broker = settings.broker.unwrap();
     assert_eq!(broker.url, "amqp://atresys@localhost:5672/atresys");
+    let tls = ["rabbitmq-ca.pem", "rabbitmq-client.pem", "rabbitmq-client.key"]
+        .map(|name| Some(PathBuf::from("/etc/cta-ops").join(name)));
+    assert_eq!([broker.tls.sslrootcert, broker.tls.sslcert, broker.tls.sslkey], tls);
     assert_eq!((broker.prefix.as_str(), broker.password.unwrap().reveal()), ("atresys", "from a file"));
     assert_eq!(settings.database.password.unwrap().reveal(), "from a file");
     assert_eq!(settings.database.sslrootcert, Some(PathBuf::from("/etc/cta-ops/postgres-ca.pem")));
@@ -300,6 +303,8 @@ fn every_value_that_cannot_be_used_is_named_with_key_value_and_what_was_expected
         ("database: {repack_table_name: 'a\"b'}", "database.repack_table_name is \"a\"b\": expected a table name"),
         ("database: {sslmode: always}", "database.sslmode is \"always\": expected disable or prefer or"),
         ("database: {sslcert: /c}", "database.sslcert: expected sslcert and sslkey together"),
+        ("broker: {url: 'amqps://h', sslkey: /k}", "broker.sslkey: expected sslcert and sslkey together"),
+        ("broker: {url: 'amqps://h', sslrootcert: ca.pem}", "broker.sslrootcert is \"ca.pem\": expected a path"),
         (
             "cta-ops-repack-0-scan: {tape_usage_threshold: 40}",
             "cta-ops-repack-0-scan.tape_usage_threshold is 40: expected a number from 0 to 1",
