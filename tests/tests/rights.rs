@@ -1,0 +1,171 @@
+//! What the roles of `deploy/postgresql/roles.sql` may do: everything that their programs need, and nothing that they do not.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+use std::process::Command;
+
+use common::journey::{Mode, State};
+use cta_sim::World;
+use journeys::shell::{MANAGER, Ran};
+use journeys::site::{Site, all_at_rest};
+
+/// The roles of one test: roles belong to the server, not to the database.
+struct Roles {
+    viewer: String,
+    worker: String,
+    operator: String,
+}
+
+impl Roles {
+    /// Makes them, and a login of the same name with `_login` for each.
+    async fn new(site: &Site) -> Roles {
+        let name = site.database.name().to_owned();
+        let roles = Roles {
+            viewer: format!("{name}_viewer"),
+            worker: format!("{name}_worker"),
+            operator: format!("{name}_operator"),
+        };
+        roles.run_script(site);
+        // Running it again is what an upgrade does.
+        roles.run_script(site);
+        let client = site.database.client().await;
+        for role in roles.all() {
+            client
+                .batch_execute(&format!("CREATE ROLE {role}_login LOGIN; GRANT {role} TO {role}_login"))
+                .await
+                .unwrap();
+        }
+        roles
+    }
+
+    fn all(&self) -> [&String; 3] {
+        [&self.viewer, &self.worker, &self.operator]
+    }
+
+    fn run_script(&self, site: &Site) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/postgresql/roles.sql");
+        let database = &site.settings.database;
+        let ran = Command::new("psql")
+            .args(["-X", "-q", "-h", &database.host, "-p", &database.port.to_string(), "-U", &database.username])
+            .args(["-d", site.database.name(), "-v", "table=repack_status", "-f", script])
+            .args(["-v", &format!("viewer={}", self.viewer), "-v", &format!("worker={}", self.worker)])
+            .args(["-v", &format!("operator={}", self.operator)])
+            .output()
+            .expect("psql, which comes with the package of the server");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    async fn drop(self, site: &Site) {
+        let client = site.database.client().await;
+        for role in self.all() {
+            client
+                .batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}_login; DROP ROLE {role}"))
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// Whether a login may run a statement; nothing of it stays.
+async fn may(site: &Site, role: &str, statement: &str) -> bool {
+    let connection = site.database.connection_string().replace("user=postgres", &format!("user={role}_login"));
+    let (client, driver) = tokio_postgres::connect(&connection, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(driver);
+    client.batch_execute("BEGIN").await.unwrap();
+    match client.batch_execute(statement).await {
+        Ok(()) => true,
+        Err(error) => {
+            let code = error.code().map(|code| code.code().to_owned());
+            assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}: {error:?}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_looks_a_worker_cannot_drop_and_nobody_rewrites_the_history() {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    let roles = Roles::new(&site).await;
+    // viewer, worker, operator
+    let rows = [
+        ("SELECT * FROM repack_status", [true, true, true]),
+        ("SELECT * FROM repack_status_task", [true, true, true]),
+        ("SELECT * FROM repack_status_event", [true, true, true]),
+        ("SELECT 1 FROM repack_status FOR UPDATE", [false, true, true]),
+        ("SELECT 1 FROM repack_status_control WHERE kind = 'gate' FOR UPDATE", [false, true, true]),
+        ("UPDATE repack_status SET mode = 'error'", [false, true, true]),
+        ("UPDATE repack_status SET started = now()", [false, true, false]),
+        ("UPDATE repack_status SET priority = 1", [false, false, true]),
+        ("UPDATE repack_status SET entered = now()", [false, false, false]),
+        ("UPDATE repack_status SET tape = 'X'", [false, false, false]),
+        ("DELETE FROM repack_status", [false, true, true]),
+        ("UPDATE repack_status_task SET attempts = 0", [false, true, true]),
+        ("DELETE FROM repack_status_task", [false, false, false]),
+        ("UPDATE repack_status_event SET kind = 'x'", [false, false, false]),
+        ("DELETE FROM repack_status_event", [false, false, false]),
+        ("DELETE FROM repack_status_history", [false, false, false]),
+        ("INSERT INTO repack_status_control VALUES ('hold', 'X', 'me', 'why')", [false, false, true]),
+        ("DELETE FROM repack_status_control WHERE kind = 'hold'", [false, false, true]),
+        ("SELECT nextval('repack_status_epoch_seq')", [false, true, true]),
+        ("DROP TABLE repack_status", [false, false, false]),
+        ("TRUNCATE repack_status", [false, false, false]),
+        ("ALTER TABLE repack_status ADD COLUMN x int", [false, false, false]),
+        ("DROP TABLE repack_status_event", [false, false, false]),
+        ("CREATE TABLE mine (x int)", [false, false, false]),
+    ];
+    for (statement, expected) in rows {
+        for (role, expected) in roles.all().into_iter().zip(expected) {
+            assert_eq!(may(&site, role, statement).await, expected, "{role}: {statement}");
+        }
+    }
+    roles.drop(&site).await;
+}
+
+/// A site whose programs log in with one of the roles.
+fn as_role(site: &mut Site, role: &str) {
+    site.settings.database.username = format!("{role}_login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tapes_go_all_the_way_and_are_given_back_with_the_rights_of_a_worker_and_an_operator() {
+    let mut site = Site::new(World::new().with_full_tapes(3)).await;
+    let roles = Roles::new(&site).await;
+    let owner = site.settings.clone();
+
+    as_role(&mut site, &roles.worker);
+    site.enter(&["V01001", "V01002"]).await;
+    site.bring(&["V01001", "V01002"], State::Started).await;
+    site.enter(&["V01003"]).await;
+
+    as_role(&mut site, &roles.operator);
+    let manager = |site: &Site, words: &[&str]| Ran::of(site.command(MANAGER).args(words));
+    for words in [
+        &["ls"][..],
+        &["show", "V01001"],
+        &["ch", "--priority", "49", "--yes", "V01001"],
+        &["hold", "--yes", "--reason", "audit", "V01003"],
+        &["release", "--yes", "V01003"],
+        &["pause", "finish", "--yes"],
+        &["resume", "finish", "--yes"],
+        &["abort", "--yes", "--reason", "not now", "V01002"],
+        &["rm", "--yes", "--reason", "entered by mistake", "V01003"],
+    ] {
+        manager(&site, words).ended(0);
+    }
+
+    as_role(&mut site, &roles.worker);
+    site.tick_until("V01001 finished, V01002 given back", |rows| rows.len() == 1 && all_at_rest(rows)).await;
+    assert_eq!(site.at("V01001").await, (State::Finished, Mode::Auto));
+    assert_eq!(site.world().tapes["V01002"].state.name(), "ACTIVE", "given back");
+
+    as_role(&mut site, &roles.viewer);
+    manager(&site, &["ls", "--all"]).ended(0);
+    manager(&site, &["show", "V01001"]).ended(0);
+    for words in [&["hold", "--yes", "--reason", "r", "V01001"][..], &["pause", "start", "--yes"]] {
+        manager(&site, words).ended(1).saying(&["permission denied"]);
+    }
+    site.settings = owner;
+    let holds = site.store().controls().await.unwrap();
+    assert!(holds.is_empty(), "{holds:?}");
+    roles.drop(&site).await;
+}
