@@ -1,13 +1,21 @@
-//! What the roles of `deploy/postgresql/roles.sql` may do: everything that their programs need, and nothing that they do not.
+//! What the roles of `deploy/postgresql/roles.sql` and the users of `deploy/rabbitmq/definitions.json` may do: everything that their
+//! programs need, and nothing that they do not.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 use std::process::Command;
+use std::time::Duration;
 
+use common::broker::{Link, Topology};
 use common::journey::{Mode, State};
+use common::settings::{Broker, Secret};
 use cta_sim::World;
+use journeys::fleet::Fleet;
+use journeys::services::{Services, TestVhost};
 use journeys::shell::{MANAGER, Ran};
 use journeys::site::{Site, all_at_rest};
+use journeys::steps::until;
+use serde_json::Value;
 
 /// The roles of one test: roles belong to the server, not to the database.
 struct Roles {
@@ -168,4 +176,75 @@ async fn tapes_go_all_the_way_and_are_given_back_with_the_rights_of_a_worker_and
     let holds = site.store().controls().await.unwrap();
     assert!(holds.is_empty(), "{holds:?}");
     roles.drop(&site).await;
+}
+
+/// The definitions of `deploy/`, for a virtual host and users of this test's own.
+fn import(vhost: &TestVhost) -> [String; 2] {
+    let names = ["atresys", "atresys-viewer"].map(|name| format!("{}-{name}", vhost.name()));
+    let text = include_str!("../../deploy/rabbitmq/definitions.json")
+        .replace("\"name\": \"atresys-viewer\"", &format!("\"name\": \"{}\"", names[1]))
+        .replace("\"user\": \"atresys-viewer\"", &format!("\"user\": \"{}\"", names[1]))
+        .replace("\"vhost\": \"atresys\"", &format!("\"vhost\": \"{}\"", vhost.name()))
+        .replace(
+            "\"vhosts\": [{ \"name\": \"atresys\" }]",
+            &format!("\"vhosts\": [{{ \"name\": \"{}\" }}]", vhost.name()),
+        )
+        .replace("\"name\": \"atresys\"", &format!("\"name\": \"{}\"", names[0]))
+        .replace("\"user\": \"atresys\"", &format!("\"user\": \"{}\"", names[0]));
+    let definitions: serde_json::Value = serde_json::from_str(&text).unwrap();
+    vhost.must("POST", "/api/definitions", Some(&definitions));
+    names
+}
+
+fn broker_of(vhost: &TestVhost, user: &str) -> Broker {
+    let broker = vhost.broker();
+    let (_, place) = broker.url.split_once('@').unwrap();
+    Broker {
+        url: format!("amqp://{user}@{place}"),
+        password: Some(Secret::new("geheim")),
+        prefix: "atresys".to_owned(),
+        tls: broker.tls.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_of_the_broker_have_the_rights_they_need_and_no_more() {
+    let vhost = Services::get().fresh_vhost();
+    let [programs, viewer] = import(&vhost);
+    for user in [&programs, &viewer] {
+        assert!(
+            Link::connect(&broker_of(&vhost, user), "test").await.is_err(),
+            "{user} has no password yet, and must not get in with any"
+        );
+        let tags = if user == &viewer { "monitoring" } else { "" };
+        let secret = serde_json::json!({"password": "geheim", "tags": tags});
+        vhost.must("PUT", &format!("/api/users/{user}"), Some(&secret));
+    }
+
+    let mut site = Site::new(World::new().with_full_tapes(1)).await;
+    site.settings.broker = Some(broker_of(&vhost, &programs));
+    site.settings.producer.interval = Duration::from_millis(100);
+    site.enter(&["V01001"]).await;
+    let mut fleet = Fleet::of(&site, 1, 1);
+    fleet.until(&site, "V01001 at rest", all_at_rest).await;
+    assert_eq!(site.at("V01001").await, (State::Finished, Mode::Auto));
+    fleet.stop().await;
+
+    let elsewhere = Topology::new("other", ["start"]).unwrap();
+    let error = elsewhere.declare(&broker_of(&vhost, &programs), "test").await.unwrap_err();
+    assert!(error.is_refusal() && error.to_string().contains("other.v1"), "{error}");
+
+    let topology = Topology::new("atresys", ["start"]).unwrap();
+    let error = topology.declare(&broker_of(&vhost, &viewer), "test").await.unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    // The management plugin tells what it learned seconds ago.
+    let queues = || vhost.must("GET", &format!("/api/queues/{}", vhost.name()), None);
+    let bounded = |queue: &&Value| queue["policy"] == "atresys-stages";
+    until("the policy finds the five queues of the stages", || {
+        queues().as_array().is_some_and(|queues| queues.iter().filter(bounded).count() == 5)
+    })
+    .await;
+    for user in [programs, viewer] {
+        vhost.must("DELETE", &format!("/api/users/{user}"), None);
+    }
 }
