@@ -25,7 +25,9 @@ pub mod migrate;
 mod rows;
 mod statements;
 
-pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks};
+pub use lists::{
+    Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
+};
 use rows::{Clock, read_row, read_task};
 use statements::Statements;
 
@@ -138,6 +140,95 @@ pub enum HoldChange {
     },
     /// Take it away.
     Release,
+}
+
+impl<'a> Locked<'a> {
+    /// As a transaction finds the rows, for a model of the database.
+    pub fn found(
+        vid: &'a Vid,
+        rows: (Option<Result<Tape, OddRow>>, Option<Task>),
+        control: Control,
+        other_slots: Option<u32>,
+        ground: &Ground<'a>,
+        actor: &str,
+    ) -> Locked<'a> {
+        let clock = Clock {
+            now: ground.now,
+            generation: ground.fresh_generation,
+            epoch: ground.fresh_epoch,
+            jitter: ground.jitter,
+            tolerance: TimeDelta::zero(),
+            other_slots: other_slots.unwrap_or_default(),
+        };
+        Locked::with(vid, rows, control, other_slots, ground.settings, clock, actor)
+    }
+
+    fn with(
+        vid: &'a Vid,
+        (row, task): (Option<Result<Tape, OddRow>>, Option<Task>),
+        control: Control,
+        other_slots: Option<u32>,
+        settings: &'a Settings,
+        clock: Clock,
+        actor: &str,
+    ) -> Locked<'a> {
+        Locked {
+            vid,
+            row,
+            task,
+            control,
+            other_slots,
+            settings,
+            clock,
+            change: RowChange::Keep,
+            mode: None,
+            priority: None,
+            responsible: None,
+            hold: None,
+            enter: None,
+            notes: Vec::new(),
+            statistics: None,
+            actor: actor.to_owned(),
+        }
+    }
+
+    /// Keeps in the task row what the main row looks like after our own write: unless somebody edited it meanwhile, for then
+    /// the edit must still be noticed.
+    pub fn wrote(&mut self, before: &Tape, after: &Tape) {
+        let mode_set = self.mode.is_some();
+        let Some(task) = &mut self.task else { return };
+        let mut seen = SeenRow::of(after);
+        if let Some(expected) = task.seen.as_ref().filter(|seen| seen.xmin != before.xmin) {
+            // An edit that no law has followed yet: keep what it was compared with.
+            seen.xmin = 0;
+            if !mode_set {
+                seen.mode = expected.mode;
+            }
+        }
+        task.seen = Some(seen);
+    }
+
+    /// The task of a row that has just been entered.
+    pub fn entered(&mut self, tape: Tape, new: &NewTape) {
+        self.row = Some(Ok(tape.clone()));
+        let (_, task, ground, notes) = self.parts();
+        let mut entered = match task.take() {
+            Some(mut task) => {
+                task.seen = None;
+                task.notice(&tape, &ground);
+                task
+            }
+            None => Task::made(&tape, &ground),
+        };
+        entered.memory.source_state = Some(new.source_state.clone());
+        notes.push(Note {
+            kind: "entered",
+            stage: entered.stage.clone(),
+            detail: json!({"tapepool": new.tapepool, "state": new.source_state, "files": new.files, "bytes": new.bytes,
+                           "priority": new.priority, "responsible": new.responsible}),
+        });
+        *task = Some(entered);
+    }
 }
 
 impl Locked<'_> {
@@ -296,24 +387,10 @@ impl Store {
         )?;
         let clock = Clock::read(&clock)?;
         let tolerance = clock.tolerance;
-        let mut locked = Locked {
-            vid,
-            row: row.as_ref().map(|row| read_row(row, tolerance)),
-            task: task.as_ref().map(read_task).transpose()?,
-            control: read_control(&control),
-            other_slots: gate.then_some(clock.other_slots),
-            settings: &self.settings,
-            clock,
-            change: RowChange::Keep,
-            mode: None,
-            priority: None,
-            responsible: None,
-            hold: None,
-            enter: None,
-            notes: Vec::new(),
-            statistics: None,
-            actor: self.actor.to_string(),
-        };
+        let rows = (row.as_ref().map(|row| read_row(row, tolerance)), task.as_ref().map(read_task).transpose()?);
+        let other_slots = gate.then_some(clock.other_slots);
+        let mut locked =
+            Locked::with(vid, rows, read_control(&control), other_slots, &self.settings, clock, &self.actor);
         let before = locked.task.clone();
         let result = law(&mut locked);
         self.write(&tx, locked, before).await?;
@@ -399,17 +476,9 @@ impl Store {
             let row = tx.query_one(&self.statements.set_fields, &[&name, &priority, &locked.responsible]).await?;
             after = Some(read_row(&row, locked.clock.tolerance));
         }
-        let (Some(after), Some(task)) = (after, &mut locked.task) else { return Ok(()) };
+        let Some(after) = after else { return Ok(()) };
         let after = after.map_err(|odd| anyhow::anyhow!("{odd}"))?;
-        let mut seen = SeenRow::of(&after);
-        if let Some(expected) = task.seen.as_ref().filter(|seen| seen.xmin != before.xmin) {
-            // An edit that no law has followed yet: keep what it was compared with.
-            seen.xmin = 0;
-            if locked.mode.is_none() {
-                seen.mode = expected.mode;
-            }
-        }
-        task.seen = Some(seen);
+        locked.wrote(&before, &after);
         Ok(())
     }
 
@@ -444,24 +513,7 @@ impl Store {
             )
             .await?;
         let tape = read_row(&row, locked.clock.tolerance).map_err(|odd| anyhow::anyhow!("{odd}"))?;
-        locked.row = Some(Ok(tape.clone()));
-        let (_, task, ground, notes) = locked.parts();
-        let mut entered = match task.take() {
-            Some(mut task) => {
-                task.seen = None;
-                task.notice(&tape, &ground);
-                task
-            }
-            None => Task::made(&tape, &ground),
-        };
-        entered.memory.source_state = Some(new.source_state.clone());
-        notes.push(Note {
-            kind: "entered",
-            stage: entered.stage.clone(),
-            detail: json!({"tapepool": new.tapepool, "state": new.source_state, "files": new.files, "bytes": new.bytes,
-                           "priority": new.priority, "responsible": new.responsible}),
-        });
-        *task = Some(entered);
+        locked.entered(tape, new);
         Ok(())
     }
 

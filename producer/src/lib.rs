@@ -7,6 +7,7 @@
 //! | [`scan`] | which tapes are worth a repack |
 //! | [`prepare`] | enters tapes, after every check |
 //! | [`tick`] | what is due: published, or done here |
+//! | [`edge`] | the database and the broker, the real ones or models of them |
 //! | [`monitor`] | the table as JSON lines |
 //! | [`statistics`] | the lines of ended repacks, into their file |
 //! | [`append`] | files that others read while we add to them |
@@ -15,6 +16,7 @@
 pub mod append;
 pub mod cli;
 pub mod commands;
+pub mod edge;
 pub mod monitor;
 pub mod output;
 pub mod prepare;

@@ -22,9 +22,11 @@ use serde_json::json;
 use tokio::sync::{Mutex, watch};
 use tracing::{debug, error, info, warn};
 use worker::delivery::{Deliverer, Report};
+use worker::edge::Admin;
 use worker::service::{Shutdown, reached};
 use worker::{cleanup, dead_letter, look};
 
+use crate::edge::{Post, Table};
 use crate::statistics;
 
 /// Tasks marked and published at a time.
@@ -37,11 +39,11 @@ const CHANNELS: usize = 4;
 pub const LOST_LETTER: Duration = Duration::from_secs(600);
 
 /// What a tick works with.
-pub struct Context {
+pub struct Context<S = Store, C = Cta, P = Publisher> {
     /// The database.
-    pub store: Store,
+    pub store: S,
     /// The client.
-    pub cta: Cta,
+    pub cta: C,
     /// The configuration.
     pub settings: Arc<Settings>,
     /// This host.
@@ -53,7 +55,7 @@ pub struct Context {
     /// How it is told to end.
     pub stop: watch::Receiver<Shutdown>,
     /// The connection to the broker, once there is one.
-    pub publisher: Mutex<Option<Publisher>>,
+    pub publisher: Mutex<Option<P>>,
 }
 
 /// What a tick did.
@@ -169,14 +171,21 @@ pub async fn tick(context: &Context, stages: &[&'static Stage], dry_run: bool) -
     }
     let names: Vec<&str> = stages.iter().map(|stage| stage.name).collect();
     let locks = context.store.tick_locks(&names).await?;
-    let result = locked_tick(context, stages, &locks.held, &locks.refused, &mut report).await;
+    let mut result = under_locks(context, stages, &locks.held, &locks.refused, &mut report).await;
+    if result.is_ok() {
+        result = housekeeping(context, stages, &mut report).await;
+    }
     locks.release().await;
     result?;
     Ok(report)
 }
 
-async fn locked_tick(
-    context: &Context,
+/// The tick itself, for the stages whose locks are `held`; `refused` are those that somebody else ticks, and who.
+///
+/// # Errors
+/// As [`tick`].
+pub async fn under_locks<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
     stages: &[&'static Stage],
     held: &[String],
     refused: &[(String, String)],
@@ -207,6 +216,11 @@ async fn locked_tick(
         }
         report.stages.push(part);
     }
+    Ok(())
+}
+
+/// What this host keeps in files.
+async fn housekeeping(context: &Context, stages: &[&'static Stage], report: &mut TickReport) -> anyhow::Result<()> {
     // With a broker the listings are on the workers' hosts, and they see to them.
     if context.settings.broker.is_none()
         && stages.iter().any(|stage| stage.takes_slot)
@@ -223,7 +237,10 @@ async fn locked_tick(
 }
 
 /// Makes the task rows that are missing, and follows what others edited.
-async fn follow_edits(context: &Context, report: &mut TickReport) -> anyhow::Result<()> {
+async fn follow_edits<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    report: &mut TickReport,
+) -> anyhow::Result<()> {
     let (changed, odd) = context.store.changed().await?;
     let strange = "1 to 20 of A-Z, 0-9, '_' and '-'";
     report.odd.extend(
@@ -276,7 +293,7 @@ fn gone(locked: &mut common::store::Locked<'_>) {
     );
 }
 
-async fn close_abandoned(context: &Context) -> anyhow::Result<()> {
+async fn close_abandoned<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>) -> anyhow::Result<()> {
     for vid in context.store.closable().await? {
         let closed = context
             .store
@@ -295,7 +312,7 @@ async fn close_abandoned(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn sweep(context: &Context) -> anyhow::Result<()> {
+async fn sweep<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>) -> anyhow::Result<()> {
     for vid in context.store.sweepable(context.lost_letter.as_secs_f64()).await? {
         ignore_busy(dead_letter::sweep(&context.store, &vid).await.map(|_| ()))?;
     }
@@ -317,7 +334,7 @@ type Requests = HashMap<String, Repack>;
 
 /// Holds the slots against what CTA is really repacking, and nudges the tapes whose repack moved on.
 /// `Ok(Err(why))`: CTA could not be asked; slots stay as they are.
-async fn reconcile(context: &Context) -> anyhow::Result<Result<(), String>> {
+async fn reconcile<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>) -> anyhow::Result<Result<(), String>> {
     // Before the list: what is open or changes from here on is not judged by it.
     let holding = context.store.holding().await?;
     let requests = match requests(context, &holding).await {
@@ -350,7 +367,10 @@ async fn reconcile(context: &Context) -> anyhow::Result<Result<(), String>> {
     Ok(Ok(()))
 }
 
-async fn requests(context: &Context, holding: &[Holding]) -> Result<Requests, String> {
+async fn requests<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    holding: &[Holding],
+) -> Result<Requests, String> {
     let trouble = match context.cta.list::<Repack>(&Query::Repacks).await {
         Ok(list) => return Ok(list.into_iter().map(|repack| (repack.vid.clone(), repack)).collect()),
         Err(trouble) => trouble,
@@ -382,8 +402,8 @@ fn unchanged(task: &Task, row: &Holding, now: DateTime<Utc>) -> bool {
         && !task.is_settling(now)
 }
 
-async fn with_unchanged(
-    context: &Context,
+async fn with_unchanged<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
     row: &Holding,
     law: impl FnOnce(&mut common::store::Locked<'_>),
 ) -> anyhow::Result<()> {
@@ -399,7 +419,11 @@ async fn with_unchanged(
     ignore_busy(done)
 }
 
-async fn still_running(context: &Context, row: &Holding, repack: &Repack) -> anyhow::Result<()> {
+async fn still_running<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    row: &Holding,
+    repack: &Repack,
+) -> anyhow::Result<()> {
     if row.stage.as_deref() != Some("end") {
         return Ok(());
     }
@@ -422,7 +446,11 @@ async fn still_running(context: &Context, row: &Holding, repack: &Repack) -> any
 }
 
 /// The request is final, or gone: whoever looks after the tape should look now, and the slot may go.
-async fn settle_slot(context: &Context, row: &Holding, look: SlotLook) -> anyhow::Result<()> {
+async fn settle_slot<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    row: &Holding,
+    look: SlotLook,
+) -> anyhow::Result<()> {
     with_unchanged(context, row, |locked| {
         let now = locked.now();
         let mode = locked.tape().map(|tape| tape.mode);
@@ -446,7 +474,7 @@ async fn settle_slot(context: &Context, row: &Holding, look: SlotLook) -> anyhow
     .await
 }
 
-async fn vanished(context: &Context, row: &Holding) -> anyhow::Result<()> {
+async fn vanished<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>, row: &Holding) -> anyhow::Result<()> {
     let absent = SlotLook { request_active: Some(false), request_final: false, repacking: None };
     if !row.idle {
         // A worker comes to it anyway, and will see more than the list did.
@@ -478,8 +506,8 @@ async fn vanished(context: &Context, row: &Holding) -> anyhow::Result<()> {
 
 /// Rows of ours that CTA repacks without a slot (taken over from elsewhere) get one, over the limit if need be: that only
 /// holds back new starts.
-async fn take_slots(context: &Context, vids: &[Vid]) -> anyhow::Result<()> {
-    let rows = context.store.overview(Some(vids), None, false).await?;
+async fn take_slots<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>, vids: &[Vid]) -> anyhow::Result<()> {
+    let rows = context.store.unfinished(vids).await?;
     for before in rows {
         let (Ok(tape), Some(task)) = (&before.row, &before.task) else { continue };
         if task.owner.is_some() || task.intent.is_some() || task.is_settling(before.now) || task.slot_since.is_some() {
@@ -511,7 +539,7 @@ async fn take_slots(context: &Context, vids: &[Vid]) -> anyhow::Result<()> {
 }
 
 /// How many rows may be asked to take a slot.
-async fn free_slots(context: &Context, again_secs: f64) -> anyhow::Result<i64> {
+async fn free_slots<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>, again_secs: f64) -> anyhow::Result<i64> {
     let (taken, asked) = context.store.slots(again_secs).await?;
     Ok(i64::from(context.settings.max_active_repacks.saturating_sub(taken).saturating_sub(asked)))
 }
@@ -527,13 +555,18 @@ async fn would(context: &Context, stage: &'static Stage) -> anyhow::Result<Stage
 }
 
 /// Without a broker: does the stage here, a few tapes at a time. Some(why): the site is in trouble.
-async fn inline(context: &Context, stage: &'static Stage, part: &mut StageReport) -> anyhow::Result<Option<String>> {
+async fn inline<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    stage: &'static Stage,
+    part: &mut StageReport,
+) -> anyhow::Result<Option<String>> {
     let (stop_now, stopping) = watch::channel(false);
     let mut stop = context.stop.clone();
     let deliverer = Deliverer::new(context.store.clone(), context.cta.clone(), &context.host, stopping);
     let work = inline_work(context, &deliverer, stage, part);
     tokio::pin!(work);
     tokio::select! {
+        biased;
         done = &mut work => return done,
         () = reached(&mut stop, Shutdown::Now) => {}
     }
@@ -541,9 +574,9 @@ async fn inline(context: &Context, stage: &'static Stage, part: &mut StageReport
     work.await
 }
 
-async fn inline_work(
-    context: &Context,
-    deliverer: &Deliverer,
+async fn inline_work<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    deliverer: &Deliverer<S, C>,
     stage: &'static Stage,
     part: &mut StageReport,
 ) -> anyhow::Result<Option<String>> {
@@ -596,8 +629,8 @@ async fn inline_work(
     }
 }
 
-async fn count(
-    context: &Context,
+async fn count<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
     stage: &'static Stage,
     part: &mut StageReport,
     task: &Due,
@@ -625,16 +658,16 @@ async fn count(
 }
 
 /// With a broker: marks what is due as published, then publishes it, in batches. Some(why): publishing failed.
-async fn publish(
-    context: &Context,
+async fn publish<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
     broker: &Broker,
     stage: &'static Stage,
     part: &mut StageReport,
 ) -> anyhow::Result<Option<String>> {
     let mut slot = context.publisher.lock().await;
-    if slot.as_ref().is_none_or(Publisher::is_broken) {
+    if slot.as_ref().is_none_or(P::is_broken) {
         *slot = None;
-        match connect(context, broker).await {
+        match P::connect(broker, &context.program, CHANNELS).await {
             Ok(publisher) => *slot = Some(publisher),
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => return Ok(Some(format!("nothing of stage {} is published: {error}", stage.name))),
@@ -674,15 +707,9 @@ async fn publish(
     Ok(failed)
 }
 
-async fn connect(context: &Context, broker: &Broker) -> Result<Publisher, common::broker::BrokerError> {
-    let topology = Topology::new(&broker.prefix, STAGES.map(|stage| stage.name))?;
-    topology.declare(broker, &context.program).await?;
-    Publisher::connect(broker, &context.program, CHANNELS).await
-}
-
-async fn send(
-    context: &Context,
-    publisher: &Publisher,
+async fn send<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    publisher: &P,
     stage: &'static Stage,
     due: Vec<Due>,
     part: &mut StageReport,

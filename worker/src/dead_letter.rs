@@ -1,15 +1,17 @@
 //! Dead letters. A tape goes into mode error only if a Stop is committed for just that stage and generation; whatever else
 //! died (too many deliveries, a full queue, a forgery, a latecomer) only makes the row due again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::journey::{self, Event, Mode};
 use common::retry::Delays;
-use common::store::{Store, StoreError};
+use common::store::StoreError;
 use common::tape::Vid;
 use common::{stages, task::Task};
 use serde_json::json;
 use tracing::{error, warn};
+
+use crate::edge::Rows;
 
 /// What a dead letter did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,22 +30,28 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What the database says.
-pub async fn bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
-    let begun = Instant::now();
+pub async fn bury(store: &impl Rows, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
+    let begun = store.clock();
     let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(1));
     loop {
         match try_to_bury(store, vid, stage, generation, how).await {
-            Err(StoreError::Busy(why)) if begun.elapsed() >= PATIENCE => {
+            Err(StoreError::Busy(why)) if store.clock().duration_since(begun) >= PATIENCE => {
                 warn!(%vid, stage, "a dead letter of {vid} is left to the producer's sweep: {why}");
                 return Ok(Buried::Nothing("its row is locked by another session".to_owned()));
             }
-            Err(StoreError::Busy(_)) => tokio::time::sleep(delays.next_delay()).await,
+            Err(StoreError::Busy(_)) => store.sleep(delays.next_delay()).await,
             done => return done,
         }
     }
 }
 
-async fn try_to_bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how: &str) -> Result<Buried, StoreError> {
+async fn try_to_bury(
+    store: &impl Rows,
+    vid: &Vid,
+    stage: &str,
+    generation: i64,
+    how: &str,
+) -> Result<Buried, StoreError> {
     let buried = store
         .locked(vid, false, |locked| {
             let (tape, task, ground, notes) = locked.parts();
@@ -70,7 +78,7 @@ async fn try_to_bury(store: &Store, vid: &Vid, stage: &str, generation: i64, how
 ///
 /// # Errors
 /// What the database says.
-pub async fn sweep(store: &Store, vid: &Vid) -> Result<Buried, StoreError> {
+pub async fn sweep(store: &impl Rows, vid: &Vid) -> Result<Buried, StoreError> {
     let buried = store
         .locked(vid, false, |locked| {
             let (tape, task, ground, notes) = locked.parts();

@@ -2,10 +2,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::cta::{Answer as Answered, Command, Cta, Deadline, Frontend, Trouble, site_level};
+use common::cta::{Answer as Answered, Command, Cta, Frontend, Trouble, site_level};
 use common::failpoint;
 use common::reason::{Code, Kept, Why};
 use common::retry::Delays;
@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::listing::{self, ListingError};
+use crate::edge::{Admin, Rows};
+use crate::listing::ListingError;
 use crate::look;
 
 /// What became of a delivery.
@@ -41,9 +42,9 @@ pub enum Report {
 
 /// Everything a delivery works with.
 #[derive(Clone)]
-pub struct Deliverer {
-    store: Store,
-    cta: Cta,
+pub struct Deliverer<S = Store, C = Cta> {
+    store: S,
+    cta: C,
     settings: Arc<Settings>,
     host: Arc<str>,
     stop_now: watch::Receiver<bool>,
@@ -87,21 +88,21 @@ impl From<Report> for Unclaimed {
     }
 }
 
-impl Deliverer {
+impl<S: Rows, C: Admin> Deliverer<S, C> {
     /// `host` names this machine in the history and for the listings; when `stop_now` becomes true, work in hand is dropped
     /// and the tape given back.
-    pub fn new(store: Store, cta: Cta, host: &str, stop_now: watch::Receiver<bool>) -> Deliverer {
+    pub fn new(store: S, cta: C, host: &str, stop_now: watch::Receiver<bool>) -> Deliverer<S, C> {
         let settings = Arc::clone(store.settings());
         Deliverer { store, cta, settings, host: host.into(), stop_now }
     }
 
     /// The database it works with.
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &S {
         &self.store
     }
 
     /// The client it works with.
-    pub fn cta(&self) -> &Cta {
+    pub fn cta(&self) -> &C {
         &self.cta
     }
 
@@ -110,7 +111,7 @@ impl Deliverer {
     /// # Errors
     /// When the database fails: nothing is known to be recorded, and a lease may be left to run out.
     pub async fn deliver(&self, vid: &Vid, stage: &str, generation: i64) -> Result<Report, StoreError> {
-        let started = Instant::now();
+        let started = self.store.clock();
         let hand = match AssertUnwindSafe(self.claim(vid, stage, generation)).catch_unwind().await {
             Ok(claimed) => match claimed? {
                 Ok(hand) => hand,
@@ -126,7 +127,7 @@ impl Deliverer {
             Ok(report) => report?,
             Err(panic) => self.panicked(&hand, &panic_text(&*panic)).await?,
         };
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = u64::try_from(self.store.clock().duration_since(started).as_millis()).unwrap_or(u64::MAX);
         tell(&hand, &report, duration_ms);
         Ok(report)
     }
@@ -186,6 +187,7 @@ impl Deliverer {
         let vid = &hand.tape.vid;
         failpoint::pass("claimed", vid);
         let worked = tokio::select! {
+            biased;
             worked = self.work(hand) => worked,
             () = self.keep_lease(hand) => {
                 warn!(%vid, stage = hand.claim.stage.name, "the lease on {vid} is lost: whatever was under way here is not recorded");
@@ -205,15 +207,15 @@ impl Deliverer {
     /// Ends when the lease is lost.
     async fn keep_lease(&self, hand: &Hand) {
         let lease = self.settings.lease;
-        let mut alive = Instant::now();
+        let mut alive = self.store.clock();
         loop {
-            tokio::time::sleep(lease / 4).await;
+            self.store.sleep(lease / 4).await;
             match self.store.renew(&hand.tape.vid, hand.claim.epoch).await {
-                Ok(true) => alive = Instant::now(),
+                Ok(true) => alive = self.store.clock(),
                 Ok(false) => return,
                 Err(error) => {
                     warn!(vid = %hand.tape.vid, "the lease could not be renewed: {error}");
-                    if alive.elapsed() >= lease {
+                    if self.store.clock().duration_since(alive) >= lease {
                         return;
                     }
                 }
@@ -307,7 +309,7 @@ impl Deliverer {
         let vid = &hand.tape.vid;
         let round = task.round_to_be();
         let today = hand.now.date_naive();
-        let made = listing::write(&self.cta, vid, round, today, &self.host, &self.settings).await;
+        let made = self.cta.write_listing(vid, round, today, &self.host, &self.settings).await;
         let made: ListingMade = match made {
             Ok(made) => made,
             Err(ListingError::Cta(trouble)) => return Err(self.whose(vid, &trouble).await),
@@ -360,7 +362,7 @@ impl Deliverer {
         let vid = &hand.tape.vid;
         failpoint::pass("before-check", vid);
         // Taken before the check of the epoch: whatever pauses us from here on, the command does not run late.
-        let deadline = Deadline::after((self.settings.lease.saturating_sub(self.settings.cta_admin.timeout)) / 2);
+        let deadline = self.cta.deadline((self.settings.lease.saturating_sub(self.settings.cta_admin.timeout)) / 2);
         *task = self.permit(hand, &act).await?;
         // Whatever becomes of the command: what was seen before it proves nothing any more, not even that a slot is free.
         seen.forget_tape();
@@ -487,18 +489,20 @@ impl Deliverer {
     /// What was done in CTA must get into the history: a row that is locked is waited for, and a database that is away too,
     /// as long as the lease could matter to anybody.
     async fn patiently<R>(&self, vid: &Vid, mut law: impl FnMut(&mut Locked<'_>) -> R) -> Result<R, StoreError> {
-        let begun = Instant::now();
+        let begun = self.store.clock();
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut stop_now = self.stop_now.clone();
         loop {
             match self.store.locked(vid, false, &mut law).await {
                 Ok(result) => return Ok(result),
                 Err(error) => {
-                    if begun.elapsed() > self.settings.lease * 4 || *stop_now.borrow_and_update() {
+                    if self.store.clock().duration_since(begun) > self.settings.lease * 4
+                        || *stop_now.borrow_and_update()
+                    {
                         return Err(error);
                     }
                     warn!(%vid, "not recorded yet: {error}");
-                    tokio::time::sleep(delays.next_delay()).await;
+                    self.store.sleep(delays.next_delay()).await;
                 }
             }
         }

@@ -4,18 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use common::cta::reply::{ArchiveRoute, Named, RecycleEntry, Repack, Tape, VirtualOrganization};
-use common::cta::{Cta, Frontend, Query, Trouble};
+use common::cta::{Frontend, Query, Trouble};
 use common::stages::{Files, Look, RecycleLog, Request, Seen};
 use common::tape::Vid;
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
 
+use crate::edge::Admin;
+
 /// Asks CTA one thing and adds the answer to what was seen.
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn look(cta: &Cta, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(), Trouble> {
+pub async fn look(cta: &impl Admin, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(), Trouble> {
     match look {
         Look::Tape => seen.tape = Some(tape(cta, vid).await?),
         Look::Request => {
@@ -40,7 +42,7 @@ pub async fn look(cta: &Cta, vid: &Vid, look: Look, seen: &mut Seen) -> Result<(
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn names(cta: &Cta, query: &Query) -> Result<Vec<String>, Trouble> {
+pub async fn names(cta: &impl Admin, query: &Query) -> Result<Vec<String>, Trouble> {
     Ok(cta.list::<Named>(query).await?.into_iter().map(|named| named.name).collect())
 }
 
@@ -48,7 +50,7 @@ pub async fn names(cta: &Cta, query: &Query) -> Result<Vec<String>, Trouble> {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn repack_vo(cta: &Cta) -> Result<Option<bool>, Trouble> {
+pub async fn repack_vo(cta: &impl Admin) -> Result<Option<bool>, Trouble> {
     let vos = cta.list::<VirtualOrganization>(&Query::VirtualOrganizations).await?;
     let known = vos.is_empty() || vos.iter().any(|vo| vo.is_repack_vo.is_some());
     Ok(known.then(|| vos.iter().any(|vo| vo.is_repack_vo == Some(true))))
@@ -58,7 +60,7 @@ pub async fn repack_vo(cta: &Cta) -> Result<Option<bool>, Trouble> {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
+pub async fn tape(cta: &impl Admin, vid: &Vid) -> Result<Option<Tape>, Trouble> {
     let query = Query::Tape(vid.clone());
     match cta.list::<Tape>(&query).await {
         Ok(tapes) if tapes.is_empty() => Ok(None),
@@ -78,12 +80,12 @@ pub async fn tape(cta: &Cta, vid: &Vid) -> Result<Option<Tape>, Trouble> {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
+pub async fn request(cta: &impl Admin, vid: &Vid) -> Result<Option<Request>, Trouble> {
     Ok(asked(cta, vid).await?.0)
 }
 
 /// The request, and why the list of all could not be had, if it could not.
-async fn asked(cta: &Cta, vid: &Vid) -> Result<(Option<Request>, Option<String>), Trouble> {
+async fn asked(cta: &impl Admin, vid: &Vid) -> Result<(Option<Request>, Option<String>), Trouble> {
     if let Some(request) = own_request(cta, vid).await? {
         return Ok((Some(request), None));
     }
@@ -98,12 +100,12 @@ async fn asked(cta: &Cta, vid: &Vid) -> Result<(Option<Request>, Option<String>)
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn requests(cta: &Cta) -> Result<Option<Vec<Value>>, Trouble> {
+pub async fn requests(cta: &impl Admin) -> Result<Option<Vec<Value>>, Trouble> {
     Ok(listed(cta).await?.ok())
 }
 
 /// Every repack request, or why the list cannot be had although CTA answers.
-async fn listed(cta: &Cta) -> Result<Result<Vec<Value>, String>, Trouble> {
+async fn listed(cta: &impl Admin) -> Result<Result<Vec<Value>, String>, Trouble> {
     match cta.list::<Value>(&Query::Repacks).await {
         Ok(all) => Ok(Ok(all)),
         Err(trouble) => {
@@ -121,7 +123,7 @@ async fn listed(cta: &Cta) -> Result<Result<Vec<Value>, String>, Trouble> {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn request_among(cta: &Cta, vid: &Vid, all: Option<&[Value]>) -> Result<Option<Request>, Trouble> {
+pub async fn request_among(cta: &impl Admin, vid: &Vid, all: Option<&[Value]>) -> Result<Option<Request>, Trouble> {
     match own_request(cta, vid).await? {
         Some(request) => Ok(Some(request)),
         None => among(vid, all),
@@ -129,7 +131,7 @@ pub async fn request_among(cta: &Cta, vid: &Vid, all: Option<&[Value]>) -> Resul
 }
 
 /// What CTA lists for this tape; none where it refuses.
-async fn own_request(cta: &Cta, vid: &Vid) -> Result<Option<Request>, Trouble> {
+async fn own_request(cta: &impl Admin, vid: &Vid) -> Result<Option<Request>, Trouble> {
     let query = Query::Repack(vid.clone());
     match cta.list::<Value>(&query).await {
         Ok(list) => match <[Value; 1]>::try_from(list) {
@@ -175,12 +177,12 @@ struct ArchiveFile {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn files(cta: &Cta, vid: &Vid) -> Result<Files, Trouble> {
+pub async fn files(cta: &impl Admin, vid: &Vid) -> Result<Files, Trouble> {
     let first = count(cta, vid).await?;
     if first.count > 0 { Ok(first) } else { count(cta, vid).await }
 }
 
-async fn count(cta: &Cta, vid: &Vid) -> Result<Files, Trouble> {
+async fn count(cta: &impl Admin, vid: &Vid) -> Result<Files, Trouble> {
     let bytes = Arc::new(Mutex::new(0u64));
     let sum = Arc::clone(&bytes);
     let count = cta
@@ -198,7 +200,7 @@ async fn count(cta: &Cta, vid: &Vid) -> Result<Files, Trouble> {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn recycle_log(cta: &Cta, vid: &Vid) -> Result<RecycleLog, Trouble> {
+pub async fn recycle_log(cta: &impl Admin, vid: &Vid) -> Result<RecycleLog, Trouble> {
     let log = Arc::new(Mutex::new(RecycleLog::default()));
     let sum = Arc::clone(&log);
     cta.each(&Query::RecycleLog(vid.clone()), move |entry: RecycleEntry| {

@@ -580,7 +580,8 @@ fn is_duplicate(error: &anyhow::Error) -> bool {
     error.to_string().contains(SqlState::UNIQUE_VIOLATION.code())
 }
 
-fn judge_entry(locked: &mut Locked<'_>, new: &NewTape) -> Entered {
+/// Whether a tape may be entered; if so, the transaction enters it.
+pub fn judge_entry(locked: &mut Locked<'_>, new: &NewTape) -> Entered {
     if let Some(hold) = &locked.control.hold {
         return Entered::Refused(format!("{} put it on hold: {}", hold.who, hold.why));
     }
