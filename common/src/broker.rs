@@ -12,6 +12,7 @@
 
 mod consume;
 mod error;
+mod greeting;
 mod link;
 mod publish;
 mod task;

@@ -60,7 +60,7 @@ pub enum Verb {
     /// Prepare is tried without entering anything; then every storage class and copy on the tape is followed along its archive
     /// route to tapes that can be written to. Nothing is changed.
     #[command(after_help = "Example:\n  cta-ops-repack-manager check-tape V01007 V01008 --priority 50\n\n\
-        Exit status: 0 nothing fails (there may be warnings); 1 something fails for one of the tapes; 2 misuse or bad configuration")]
+        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails for one of the tapes\n             2 misuse or bad configuration")]
     CheckTape {
         /// The tapes
         #[arg(value_name = "VID", required = true, value_parser = vid)]

@@ -6,6 +6,7 @@ use lapin::{BasicProperties, ExchangeKind};
 
 use super::{Declaring, Failure, PATIENCE, Topology, connection_name, last_resort, short};
 use crate::broker::error::{BrokerError, is_not_found};
+use crate::broker::greeting;
 use crate::broker::link::{Depth, Link};
 use crate::settings;
 
@@ -14,6 +15,8 @@ use crate::settings;
 pub struct Examination {
     /// `host:port/vhost`.
     pub at: String,
+    /// Such as `RabbitMQ 4.1.3`; none where it was not told, or where the connection has TLS.
+    pub release: Option<String>,
     /// The exchanges, by name.
     pub exchanges: Vec<(String, There)>,
     /// The queues, by name: one for each stage, then the dead-letter queue, then the parked one.
@@ -60,8 +63,11 @@ impl Topology {
             _ => None,
         };
         let at = link.at().to_owned();
+        let address = at.split_once('/').map_or(at.as_str(), |(address, _)| address);
+        let plain = broker.url.trim().starts_with("amqp://");
+        let release = if plain { greeting::release(address).await } else { None };
         link.close().await;
-        Ok(Examination { at, exchanges, queues, takes })
+        Ok(Examination { at, release, exchanges, queues, takes })
     }
 }
 
