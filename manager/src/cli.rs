@@ -52,7 +52,7 @@ pub enum Verb {
     /// first; what depends on something that fails is "not asked". It holds for the user who runs it, on this host.
     #[command(
         after_help = "Example:\n  cta-ops-repack-manager check-env\n  cta-ops-repack-manager check-env --json | jq '.[] | select(.result == \"fails\")'\n\n\
-        Exit status: 0 nothing fails (there may be warnings); 1 something fails; 2 misuse or bad configuration"
+        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails\n             2 misuse or bad configuration"
     )]
     CheckEnv,
     /// Whether tapes would pass prepare, and whether their repacks would succeed

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::broker::Topology;
 use common::settings::{Secret, Settings};
 use common::stages::STAGES;
 use cta_sim::world::{Route, Run};
 use cta_sim::{Action, Order, Tape, TapeState, World};
+use journeys::proxy::Proxy;
 use journeys::services::{Services, TestVhost};
 use journeys::shell::{MANAGER, Ran, dump, of_site};
 use journeys::site::Site;
@@ -445,7 +447,7 @@ fn what_must_exist() -> Vec<Wrong> {
         },
         Wrong {
             name: "a mount policy is missing",
-            world: |world| drop(world.policies.remove("repack_high_priority")),
+            world: |world| _ = world.policies.remove("repack_high_priority"),
             fails: &["mount-policy repack_high_priority"],
             found: "of priority 49, 50",
             mend: "mountpolicy add --name repack_high_priority",
@@ -453,7 +455,7 @@ fn what_must_exist() -> Vec<Wrong> {
         },
         Wrong {
             name: "the quarantine pool is missing",
-            world: |world| drop(world.pools.remove("quarantine")),
+            world: |world| _ = world.pools.remove("quarantine"),
             fails: &["quarantine-pool quarantine"],
             warns: &["ignored-pool quarantine"],
             mend: "tapepool add --name quarantine --vo ops",
@@ -509,14 +511,14 @@ fn what_must_exist() -> Vec<Wrong> {
         },
         Wrong {
             name: "a library of the map is none of CTA's",
-            world: |world| drop(world.libraries.remove("IBM2")),
+            world: |world| _ = world.libraries.remove("IBM2"),
             warns: &["logical-library IBM2"],
             mend: "logicallibrary ls",
             ..NOTHING
         },
         Wrong {
             name: "a library is disabled",
-            world: |world| drop(world.disabled_libraries.insert("IBM1".into(), "robot arm".into())),
+            world: |world| _ = world.disabled_libraries.insert("IBM1".into(), "robot arm".into()),
             warns: &["logical-library IBM1"],
             found: "robot arm",
             ..NOTHING
@@ -713,7 +715,7 @@ fn wrong_tapes() -> Vec<Wrong> {
         },
         Wrong {
             name: "its priority's mount policy is missing",
-            world: |world| drop(world.policies.remove("repack_low_priority")),
+            world: |world| _ = world.policies.remove("repack_low_priority"),
             fails: &["prepare"],
             found: "mount policy repack_low_priority",
             mend: "check-env",
@@ -728,7 +730,7 @@ fn wrong_tapes() -> Vec<Wrong> {
         },
         Wrong {
             name: "its destination pool is missing",
-            world: |world| drop(world.pools.remove("tolabel_IBM1L9")),
+            world: |world| _ = world.pools.remove("tolabel_IBM1L9"),
             fails: &["prepare"],
             found: "tolabel_IBM1L9",
             ..NOTHING
@@ -798,7 +800,7 @@ fn wrong_tapes() -> Vec<Wrong> {
         },
         Wrong {
             name: "the library is disabled, of the tape and of those to write to",
-            world: |world| drop(world.disabled_libraries.insert("IBM1".into(), "robot arm".into())),
+            world: |world| _ = world.disabled_libraries.insert("IBM1".into(), "robot arm".into()),
             fails: &["writable-tapes pool_alpha_raw"],
             warns: &["library IBM1"],
             found: "disabled libraries",
@@ -836,12 +838,11 @@ fn documented(heading: &str, first: &str) -> BTreeSet<String> {
         .expect("the document");
     let below = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading '{heading}'")).1;
     let section = below.split("\n## ").next().expect("some text");
-    let mut lines = section.lines().skip_while(|line| !line.starts_with(&format!("| {first} | ")));
+    let lines: Vec<&str> = section.lines().collect();
     // A row that begins with the same word is no head.
-    while !lines.clone().nth(1).unwrap_or_else(|| panic!("no table of '{first}'")).starts_with("|--") {
-        lines.next();
-    }
-    let rows = lines.skip(2).take_while(|line| line.starts_with('|'));
+    let head = |at: &usize| lines[*at].starts_with(&format!("| {first} | ")) && lines[at + 1].starts_with("|--");
+    let head = (0..lines.len()).find(head).unwrap_or_else(|| panic!("no table of '{first}'"));
+    let rows = lines[head + 2..].iter().take_while(|line| line.starts_with('|'));
     let cells = rows.map(|line| line.trim_start_matches('|').split(" | ").next().expect("a cell").to_owned());
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
@@ -884,5 +885,53 @@ fn each_verb_has_an_example_and_its_exit_codes_in_its_help() {
         for word in ["Example:", "Exit status: 0", "1 something fails", "2 misuse or bad configuration"] {
             assert!(help.ended(0).stdout.contains(word), "{verb}: no '{word}' in {}", help.stdout);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_accepts_and_never_answers_keeps_nothing_else_waiting() {
+    let vhost = Services::get().fresh_vhost();
+    let mut site = good().await;
+    let database = site.settings.database.clone();
+    let (to_database, to_broker) =
+        (Proxy::to(&format!("{}:{}", database.host, database.port)).await, Proxy::to(&vhost.address()).await);
+    to_database.freeze();
+    to_broker.freeze();
+    let (host, port) =
+        to_database.address().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).expect("a port");
+    (site.settings.database.host, site.settings.database.port) = (host, port.parse().expect("a number"));
+    let broker = vhost.broker();
+    let url = broker.url.replace(&vhost.address(), &to_broker.address());
+    site.settings.broker = Some(common::settings::Broker { url, ..broker });
+    site.settings.cta_admin.timeout = Duration::from_secs(2);
+    site.order(Order::always("", Action::Hang).on("user"));
+    let checks = list(manager(&site, &["check-env", "-j"]).ended(1));
+    exactly("nobody answers", "fails", &checks, &["database", "broker", "front-end for users"]);
+    let silent =
+        |check: &str| checks.iter().find(|found| found["check"] == check).expect("it is there")["found"].to_string();
+    assert!(silent("database").contains("no answer within"), "{}", silent("database"));
+    // Either we or the client library lost patience first.
+    assert!(silent("broker").contains("connecting to RabbitMQ"), "{}", silent("broker"));
+    assert!(silent("front-end").contains("printed nothing for 2 s"), "{}", silent("front-end"));
+    assert!(with(&checks, "ok").contains("front-end for repack"), "{checks:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_build_and_release_of_cta_is_checked_alike() {
+    for world in [
+        World::new().with_transport(cta_sim::Transport::Grpc),
+        World::new().with_keyset(cta_sim::Keyset::V5_10_7),
+        World::new().with_scheduler(cta_sim::Scheduler::Postgres),
+    ] {
+        let mut site = Site::new(world.with_full_tapes(1)).await;
+        std::fs::create_dir(&site.settings.logging.log_dir).expect("a directory for logs");
+        site.settings.repack_buffer_url = Some("root://buffer//repack".into());
+        judge(&NOTHING, &manager(&site, &["check-env", "-j"]));
+        judge(&NOTHING, &manager(&site, &["check-tape", "V01001", "-j"]));
+        site.edit(|world| world.unauthorized = true);
+        let checks = list(manager(&site, &["check-env", "-j"]).ended(1));
+        exactly("no right to ask", "fails", &checks, &["front-end for all"]);
+        let checks = list(manager(&site, &["check-tape", "V01001", "-j"]).ended(1));
+        assert!(with(&checks, "ok").iter().all(|check| check.starts_with("buffer")), "{checks:#?}");
     }
 }

@@ -92,6 +92,10 @@ fn unreachable(settings: &Settings, why: &str) -> String {
     if why.contains("(3D000)") {
         return format!("createdb -h {} -p {} {}", database.host, database.port, database.name);
     }
+    if why.contains("(42501)") {
+        let schema = database.table.schema.as_deref().unwrap_or("public");
+        return format!("psql -c 'GRANT USAGE ON SCHEMA {schema} TO {}'", database.username);
+    }
     format!("start PostgreSQL there, or correct database.host and database.port; try: {try_it}")
 }
 
