@@ -12,6 +12,7 @@
 
 mod consume;
 mod error;
+mod greeting;
 mod link;
 mod publish;
 mod task;
@@ -22,4 +23,4 @@ pub use error::BrokerError;
 pub use link::{Depth, Link};
 pub use publish::{PublishError, Publisher};
 pub use task::{NotATask, Task, is_stage_name};
-pub use topology::Topology;
+pub use topology::{Examination, There, Topology};

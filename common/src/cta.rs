@@ -5,12 +5,13 @@
 
 pub mod command;
 pub mod guard;
+pub mod reference;
 pub mod reply;
 mod run;
 mod stream;
 mod trouble;
 
-pub use command::{Command, Frontend, Query};
+pub use command::{Command, Frontend, Query, typed};
 pub use guard::Deadline;
 pub use reply::Version;
 pub use run::Cta;

@@ -20,6 +20,7 @@ use crate::settings::Settings;
 use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
+pub mod examine;
 mod lists;
 pub mod migrate;
 mod rows;

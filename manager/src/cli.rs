@@ -46,6 +46,29 @@ pub enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Whether everything that the automation needs is there, and what mends what is not
+    ///
+    /// Looks at configuration, directories, database, broker and CTA, and changes nothing. All checks are made, whatever fails
+    /// first; what depends on something that fails is "not asked". It holds for the user who runs it, on this host.
+    #[command(
+        after_help = "Example:\n  cta-ops-repack-manager check-env\n  cta-ops-repack-manager check-env --json | jq '.[] | select(.result == \"fails\")'\n\n\
+        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails\n             2 misuse or bad configuration"
+    )]
+    CheckEnv,
+    /// Whether tapes would pass prepare, and whether their repacks would succeed
+    ///
+    /// Prepare is tried without entering anything; then every storage class and copy on the tape is followed along its archive
+    /// route to tapes that can be written to. Nothing is changed.
+    #[command(after_help = "Example:\n  cta-ops-repack-manager check-tape V01007 V01008 --priority 50\n\n\
+        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails for one of the tapes\n             2 misuse or bad configuration")]
+    CheckTape {
+        /// The tapes
+        #[arg(value_name = "VID", required = true, value_parser = vid)]
+        vids: Vec<Vid>,
+        /// The priority they would have [default: default_priority of the configuration]
+        #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
+        priority: Option<i16>,
+    },
     /// List tapes: how far they are, and why they wait or failed
     Ls(Ls),
     /// Everything known of one tape, and what happened to it

@@ -8,6 +8,8 @@ use crate::cli::{Cli, Verb};
 use crate::output::{Desk, Exit};
 
 pub mod change;
+pub mod check_env;
+pub mod check_tape;
 pub mod config_check;
 pub mod ls;
 pub mod migrate;
@@ -22,7 +24,8 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
     let json = cli.json;
     match &cli.verb {
         Verb::Migrate { dry_run } => migrate::run(store.settings(), *dry_run, json, desk).await,
-        Verb::Config { .. } => unreachable!("needs no database, and is answered before there is one"),
+        Verb::Config { .. } | Verb::CheckEnv => unreachable!("needs no database, and is answered before there is one"),
+        Verb::CheckTape { vids, priority } => check_tape::run(store, vids, *priority, json, desk).await,
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
         Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
         Verb::Ch(ch) => {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cli`] | verbs and options |
 //! | [`acts`] | pure: what a verb does to a tape, or why not |
+//! | [`checks`] | of the site and of tapes: what was found, and what mends it |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
 //! | [`output`] | text for people and for machines |
 //! | [`actor`] | who is at the keyboard |
@@ -18,6 +19,7 @@ use common::store::Store;
 
 pub mod actor;
 pub mod acts;
+pub mod checks;
 pub mod cli;
 pub mod commands;
 pub mod output;
@@ -31,6 +33,10 @@ pub async fn run(cli: &Cli, actor: &str, desk: &mut Desk<'_>) -> Exit {
     let loaded = settings::load(&path);
     if let Verb::Config { verb: ConfigVerb::Check { strict } } = &cli.verb {
         return finish(commands::config_check::run(&path, loaded, *strict, cli.json, desk), desk);
+    }
+    if let Verb::CheckEnv = &cli.verb {
+        let outcome = commands::check_env::run(&path, &loaded, actor, cli.json, desk).await;
+        return finish(outcome, desk);
     }
     let Loaded { settings, warnings, .. } = match loaded {
         Ok(loaded) => loaded,

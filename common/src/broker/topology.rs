@@ -13,6 +13,10 @@ use super::task::is_stage_name;
 use crate::retry::Delays;
 use crate::settings;
 
+mod examine;
+
+pub use examine::{Examination, There};
+
 /// Attempts to declare before an internal error of the broker counts as an outage.
 const ATTEMPTS: u32 = 5;
 

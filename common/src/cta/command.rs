@@ -87,6 +87,14 @@ pub enum Query {
     VirtualOrganizations,
     /// `archiveroute ls`.
     ArchiveRoutes,
+    /// `mediatype ls`.
+    MediaTypes,
+    /// `logicallibrary ls`.
+    LogicalLibraries,
+    /// `storageclass ls`.
+    StorageClasses,
+    /// `tape ls` of the ACTIVE tapes of a pool that are not full: those that CTA may write to.
+    WritableTapes(String),
 }
 
 fn words(fixed: &[&str], vid: &Vid) -> Vec<String> {
@@ -194,8 +202,19 @@ impl Query {
             Query::MountPolicies => plain(&["mountpolicy", "ls"]),
             Query::VirtualOrganizations => plain(&["virtualorganization", "ls"]),
             Query::ArchiveRoutes => plain(&["archiveroute", "ls"]),
+            Query::MediaTypes => plain(&["mediatype", "ls"]),
+            Query::LogicalLibraries => plain(&["logicallibrary", "ls"]),
+            Query::StorageClasses => plain(&["storageclass", "ls"]),
+            Query::WritableTapes(pool) => {
+                plain(&["tape", "ls", "--tapepool", pool, "--state", "ACTIVE", "--full", "false"])
+            }
         }
     }
+}
+
+/// A command for a person to type: `cta-admin`, the configuration if one is named, these words.
+pub fn typed(config: Option<&Path>, words: &[&str]) -> String {
+    as_typed(config, &words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
 }
 
 /// As typed in a shell: `cta-admin`, the configuration if one is named, the arguments.
@@ -311,6 +330,10 @@ mod tests {
             (Query::MountPolicies, "mountpolicy ls"),
             (Query::VirtualOrganizations, "virtualorganization ls"),
             (Query::ArchiveRoutes, "archiveroute ls"),
+            (Query::MediaTypes, "mediatype ls"),
+            (Query::LogicalLibraries, "logicallibrary ls"),
+            (Query::StorageClasses, "storageclass ls"),
+            (Query::WritableTapes("a b".into()), "tape ls --tapepool 'a b' --state ACTIVE --full false"),
         ];
         for (query, expected) in rows {
             assert_eq!(query.to_string(), format!("cta-admin {expected}"));

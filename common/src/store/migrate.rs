@@ -33,6 +33,11 @@ fn text(step: &Step, table: &TableName) -> String {
         .fold(sql, |sql, name| sql.replace(&format!("{{{name}}}"), &table.with_suffix(&format!("_{name}"))))
 }
 
+/// Number of the newest step that this program knows.
+pub(super) fn newest() -> i32 {
+    STEPS[STEPS.len() - 1].number
+}
+
 /// Applies every step that is missing, all in one transaction under an advisory lock.
 ///
 /// # Errors
@@ -84,7 +89,7 @@ async fn in_one_transaction(
     .await
     .map_err(super::describe)
     .context("creating the table of migrations")?;
-    let newest = STEPS[STEPS.len() - 1].number;
+    let newest = newest();
     let at = tx
         .query_one(&format!("SELECT coalesce(max(number), 0) FROM {migration}"), &[])
         .await

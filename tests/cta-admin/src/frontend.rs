@@ -131,10 +131,7 @@ impl Desk<'_> {
             "mountpolicy" => render::mount_policies(self.world),
             "virtualorganization" => render::virtual_organizations(self.world),
             "mediatype" => render::media_types(self.world),
-            "logicallibrary" => match self.call.truth("--disabled") {
-                Some(true) => Vec::new(),
-                _ => render::logical_libraries(self.world),
-            },
+            "logicallibrary" => render::logical_libraries(self.world, self.call.truth("--disabled")),
             "archiveroute" => render::archive_routes(self.world),
             "showqueues" => render::queues(self.world, &self.front.scheduler, self.now),
             "version" => vec![render::version(self.world, &self.front.scheduler)],

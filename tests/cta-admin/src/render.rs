@@ -333,10 +333,13 @@ pub fn media_types(world: &World) -> Vec<String> {
     rows.map(|row| reference(world, row, &[])).collect()
 }
 
-/// The rows of `logicallibrary ls`.
-pub fn logical_libraries(world: &World) -> Vec<String> {
-    let rows = world.libraries.iter().map(|(name, physical)| {
-        json!({"name": name, "isDisabled": false, "disabledReason": "", "physicalLibrary": physical})
+/// The rows of `logicallibrary ls`; `disabled`: only those that are, or only those that are not.
+pub fn logical_libraries(world: &World, disabled: Option<bool>) -> Vec<String> {
+    let reason = |name: &str| world.disabled_libraries.get(name);
+    let wanted = world.libraries.iter().filter(|(name, _)| disabled.is_none_or(|is| is == reason(name).is_some()));
+    let rows = wanted.map(|(name, physical)| {
+        json!({"name": name, "isDisabled": reason(name).is_some(),
+            "disabledReason": reason(name).map_or("", String::as_str), "physicalLibrary": physical})
     });
     rows.map(|row| reference(world, row, &[])).collect()
 }
@@ -344,7 +347,8 @@ pub fn logical_libraries(world: &World) -> Vec<String> {
 /// The rows of `storageclass ls`.
 pub fn storage_classes(world: &World, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let rows = world.classes.iter().filter(|(name, _)| wanted(name));
-    rows.map(|(name, vo)| reference(world, json!({"name": name, "nbCopies": "1", "vo": vo}), &[])).collect()
+    let copies = |name: &String| world.copies.get(name).copied().unwrap_or(1).to_string();
+    rows.map(|(name, vo)| reference(world, json!({"name": name, "nbCopies": copies(name), "vo": vo}), &[])).collect()
 }
 
 /// The rows of `archiveroute ls`.

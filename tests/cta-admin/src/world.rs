@@ -637,8 +637,12 @@ pub struct World {
     pub media: BTreeMap<String, u64>,
     /// Physical library by logical library.
     pub libraries: BTreeMap<String, String>,
+    /// Logical libraries that are disabled, and why.
+    pub disabled_libraries: BTreeMap<String, String>,
     /// Virtual organisation by storage class.
     pub classes: BTreeMap<String, String>,
+    /// Copies by storage class, where it is not one. Only `storageclass ls` knows: no further copies are made.
+    pub copies: BTreeMap<String, u32>,
     /// Archive routes.
     pub routes: Vec<Route>,
     /// Requests, oldest first.
@@ -680,7 +684,9 @@ impl Default for World {
             vos: BTreeMap::new(),
             media: BTreeMap::new(),
             libraries: BTreeMap::new(),
+            disabled_libraries: BTreeMap::new(),
             classes: BTreeMap::new(),
+            copies: BTreeMap::new(),
             routes: Vec::new(),
             requests: Vec::new(),
             late: Vec::new(),
