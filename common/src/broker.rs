@@ -13,6 +13,7 @@
 mod consume;
 mod error;
 mod link;
+mod parked;
 mod publish;
 mod task;
 mod topology;
@@ -20,6 +21,7 @@ mod topology;
 pub use consume::{Consumer, Death, Delivery, Source};
 pub use error::BrokerError;
 pub use link::{Depth, Link};
+pub use parked::{Parked, ParkedMessage};
 pub use publish::{PublishError, Publisher};
 pub use task::{NotATask, Task, is_stage_name};
 pub use topology::Topology;
