@@ -41,7 +41,7 @@ pub enum Forecast {
 pub fn forecast(ahead: &Ahead, repack: Option<&StageTime>, slots: u32, quarantine_secs: f64) -> Forecast {
     let aside = match ahead.set_aside {
         0 => String::new(),
-        aside => format!("; {aside} manual, stopped or held tapes are not in it"),
+        aside => format!("; {aside} manual, stopped, held or odd tapes are not in it"),
     };
     let days = quarantine_secs / DAY;
     if ahead.to_start + ahead.repacking + ahead.after == 0 {

@@ -228,8 +228,9 @@ impl Listing {
         self.why_not.as_deref().unwrap_or("compared")
     }
 
-    fn stop(&mut self, why: &str) {
-        self.why_not = Some(format!("not compared: {why}"));
+    /// The two cannot be compared after all; the first reason counts.
+    pub fn stop(&mut self, why: &str) {
+        self.why_not.get_or_insert_with(|| format!("not compared: {why}"));
         self.end();
     }
 

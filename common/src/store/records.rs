@@ -98,7 +98,7 @@ pub struct Ahead {
     pub repacking: i64,
     /// Such tapes that are repacked and not finished.
     pub after: i64,
-    /// Unfinished tapes that are manual, in error or on hold: nobody knows when they go on.
+    /// Unfinished tapes that are manual, in error or on hold, or whose row is odd: nobody knows when they go on.
     pub set_aside: i64,
     /// Seconds since the newest of them went into quarantine; none: none is there.
     pub newest_quarantine_secs: Option<f64>,
@@ -127,6 +127,11 @@ pub struct SavedRequest {
     /// The object of `repack ls`.
     pub object: Value,
 }
+
+/// How many stamps a row has after `entered`, and the place of the last: where they differ, the order is broken.
+const STAMPS: &str = "num_nonnulls(started, repacked, quarantined, reclaimed, finished)";
+const LAST_STAMP: &str = "CASE WHEN finished IS NOT NULL THEN 5 WHEN reclaimed IS NOT NULL THEN 4 WHEN quarantined IS NOT NULL THEN 3 \
+     WHEN repacked IS NOT NULL THEN 2 WHEN started IS NOT NULL THEN 1 ELSE 0 END";
 
 /// Conditions with their values.
 #[derive(Default)]
@@ -340,9 +345,7 @@ impl Store {
     /// What the database says.
     pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
         let statement = format!(
-            "WITH rows AS (SELECT m.*, num_nonnulls(started, repacked, quarantined, reclaimed, finished) AS stamps, \
-             CASE WHEN finished IS NOT NULL THEN 5 WHEN reclaimed IS NOT NULL THEN 4 WHEN quarantined IS NOT NULL THEN 3 \
-             WHEN repacked IS NOT NULL THEN 2 WHEN started IS NOT NULL THEN 1 ELSE 0 END AS last FROM {} m) \
+            "WITH rows AS (SELECT m.*, {STAMPS} AS stamps, {LAST_STAMP} AS last FROM {} m) \
              SELECT CASE WHEN stamps <> last THEN 'odd' ELSE \
              (ARRAY['entered', 'started', 'repacked', 'quarantined', 'reclaimed', 'finished'])[last + 1] END AS state, \
              mode::text AS mode, count(*) AS tapes, least(sum(files), 9223372036854775807)::int8 AS files, \
@@ -436,8 +439,9 @@ impl Store {
     /// What the database says.
     pub async fn ahead(&self) -> Result<Ahead, StoreError> {
         let (task, control) = (self.beside("_task"), self.beside("_control"));
+        let lawful = format!("{STAMPS} = {LAST_STAMP}");
         let statement = format!(
-            "WITH rows AS (SELECT m.*, m.mode = 'auto' AND NOT EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'hold' AND c.name = m.tape \
+            "WITH rows AS (SELECT m.*, m.mode = 'auto' AND {lawful} AND NOT EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'hold' AND c.name = m.tape \
              AND (c.until IS NULL OR c.until > clock_timestamp())) AS ours FROM {} m WHERE m.finished IS NULL), \
              running AS (SELECT progress FROM {task} WHERE slot_since IS NOT NULL AND progress IS NOT NULL) \
              SELECT count(*) FILTER (WHERE ours AND started IS NULL) AS to_start, \

@@ -85,6 +85,7 @@ pub async fn run(store: &Store, options: &FailedFiles, json: bool, desk: &mut De
         Ok(_) => true,
         Err(trouble) => {
             around.errors.push(format!("the files on the tape are not known: {trouble}"));
+            listing.stop("CTA did not list the files of now");
             false
         }
     };
