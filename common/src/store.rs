@@ -23,12 +23,14 @@ use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow
 pub mod examine;
 mod lists;
 pub mod migrate;
+mod records;
 mod rows;
 mod statements;
 
 pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
 };
+pub use records::{Ahead, DURATION_DAYS, Dispatched, JourneyRow, Period, Records, SavedRequest, StageTime, Standing};
 use rows::{Clock, read_row, read_task};
 use statements::Statements;
 

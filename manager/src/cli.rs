@@ -80,6 +80,36 @@ pub enum Verb {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i64).range(0..=100_000))]
         events: i64,
     },
+    /// What happened: events, oldest first
+    #[command(
+        after_help = "Example: what was changed in CTA since yesterday, and by whom\n  cta-ops-repack-manager history --kind intent,answer --since 1d"
+    )]
+    History(crate::commands::history::History),
+    /// Tapes and bytes by state, what was done, how long it takes, and a forecast
+    #[command(
+        after_help = "Example: what was done in each of the last ten weeks\n  cta-ops-repack-manager stats --days 70 --weekly"
+    )]
+    Stats(crate::commands::stats::Stats),
+    /// What the queues hold, and who takes it
+    #[command(after_help = "Example: does anybody take what is published?\n  cta-ops-repack-manager queues")]
+    Queues,
+    /// Parked messages: those that name no tape (tapes that failed are in `ls --mode error`)
+    #[command(
+        after_help = "Looking takes messages into the hand for a moment: meanwhile others do not see them. The broker counts it; a \
+        message that was delivered ten times is stored anew at the end of the queue, so that no delivery limit drops it.\n\n\
+        Example: look, then remove one for good\n  cta-ops-repack-manager dead ls\n  cta-ops-repack-manager dead show 1\n  \
+        cta-ops-repack-manager dead drop 3f2a9c01b7d4"
+    )]
+    Dead {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: crate::commands::dead::Dead,
+    },
+    /// The files that a repack left on a tape
+    #[command(
+        after_help = "Example: all files, for a program\n  cta-ops-repack-manager failed-files V01005 --jsonl --copies 0"
+    )]
+    FailedFiles(crate::commands::failed_files::FailedFiles),
     /// Change mode, priority or responsible
     Ch(Ch),
     /// Give stopped or manual tapes to the automation again; each resumes where it stands
@@ -221,7 +251,7 @@ pub struct StageName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stages(pub Vec<&'static str>);
 
-fn vid(text: &str) -> Result<Vid, String> {
+pub(crate) fn vid(text: &str) -> Result<Vid, String> {
     Vid::typed(text).map_err(|why| why.to_string())
 }
 

@@ -11,10 +11,15 @@ pub mod change;
 pub mod check_env;
 pub mod check_tape;
 pub mod config_check;
+pub mod dead;
+pub mod failed_files;
+pub mod history;
 pub mod ls;
 pub mod migrate;
 pub mod pause;
+pub mod queues;
 pub mod show;
+pub mod stats;
 
 /// Runs a verb against the database.
 ///
@@ -28,6 +33,11 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::CheckTape { vids, priority } => check_tape::run(store, vids, *priority, json, desk).await,
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
         Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
+        Verb::History(history) => history::run(store, history, json, desk).await,
+        Verb::Stats(stats) => stats::run(store, stats, json, desk).await,
+        Verb::Queues => queues::run(store, json, desk).await,
+        Verb::Dead { verb } => dead::run(store, verb, json, desk).await,
+        Verb::FailedFiles(options) => failed_files::run(store, options, json, desk).await,
         Verb::Ch(ch) => {
             if let Some(misuse) = change::unfit(store, ch).await? {
                 desk.remark(&format!("error: {misuse}"));

@@ -10,6 +10,9 @@
 //! | [`checks`] | of the site and of tapes: what was found, and what mends it |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
 //! | [`output`] | text for people and for machines |
+//! | [`moment`] | points in time as people type them |
+//! | [`forecast`] | pure: when the queue may be empty |
+//! | [`left`] | files on a tape, compared with the listing made before its repack |
 //! | [`actor`] | who is at the keyboard |
 
 use std::sync::Arc;
@@ -22,6 +25,9 @@ pub mod acts;
 pub mod checks;
 pub mod cli;
 pub mod commands;
+pub mod forecast;
+pub mod left;
+pub mod moment;
 pub mod output;
 
 use cli::{Cli, ConfigVerb, Verb};

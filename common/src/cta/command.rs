@@ -73,6 +73,8 @@ pub enum Query {
     TapeStatistics(Vid),
     /// `tapefile ls --vid`.
     TapeFiles(Vid),
+    /// `tapefile ls --id`: every copy of one archive file.
+    ArchiveFile(u64),
     /// `recycletf ls --vid`.
     RecycleLog(Vid),
     /// `repack ls`.
@@ -195,6 +197,9 @@ impl Query {
                 args
             }
             Query::TapeFiles(vid) => words(&["tapefile", "ls"], vid),
+            Query::ArchiveFile(id) => {
+                ["tapefile", "ls", "--id"].map(str::to_owned).into_iter().chain([id.to_string()]).collect()
+            }
             Query::RecycleLog(vid) => words(&["recycletf", "ls"], vid),
             Query::Repacks => plain(&["repack", "ls"]),
             Query::Repack(vid) => words(&["repack", "ls"], vid),
@@ -323,6 +328,7 @@ mod tests {
             (Query::Tape(vid()), "tape ls --vid V01007"),
             (Query::TapeStatistics(vid()), "tape ls --vid V01007 --get-storage-class-stats"),
             (Query::TapeFiles(vid()), "tapefile ls --vid V01007"),
+            (Query::ArchiveFile(4_294_967_307), "tapefile ls --id 4294967307"),
             (Query::RecycleLog(vid()), "recycletf ls --vid V01007"),
             (Query::Repacks, "repack ls"),
             (Query::Repack(vid()), "repack ls --vid V01007"),
