@@ -24,11 +24,13 @@ mod lists;
 pub mod migrate;
 mod overview;
 mod rows;
+mod site;
 mod statements;
 
 pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks};
 pub use overview::{Glob, OverviewFilter};
 use rows::{Clock, read_row, read_task};
+pub use site::{SiteView, Ticked};
 use statements::Statements;
 
 /// Why a transaction did not happen.
