@@ -8,6 +8,7 @@ use common::journey::Mode;
 use common::stages::STAGES;
 use common::tape::Vid;
 
+use crate::commands::ls::sort::Key;
 use crate::filter::Filter;
 
 /// The operator's tool of the repack automation.
@@ -49,16 +50,20 @@ pub enum Verb {
         verb: ConfigVerb,
     },
     /// List tapes: how far they are, and why they wait or failed
+    #[command(after_help = "Examples:
+  cta-ops-repack-manager ls
+  cta-ops-repack-manager ls --mode error --sort -since
+  cta-ops-repack-manager ls 'V01*' --state started,repacked --older-than 2d --long
+  cta-ops-repack-manager ls --pool 'raw_*' --code repack-running --jsonl
+  cta-ops-repack-manager ls --all --sort -bytes --limit 20
+  cta-ops-repack-manager ls --watch 10")]
     Ls(Ls),
-    /// Everything known of one tape, and what happened to it
-    Show {
-        /// The tape
-        #[arg(value_name = "VID", value_parser = vid)]
-        vid: Vid,
-        /// How many of the newest events to show
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i64).range(0..=100_000))]
-        events: i64,
-    },
+    /// Everything known of one tape: what the row says, what CTA says, what the queue holds, and what happened
+    #[command(after_help = "Examples:
+  cta-ops-repack-manager show V01007
+  cta-ops-repack-manager show V01007 --events 200 -V
+  cta-ops-repack-manager show V01007 --no-cta --json")]
+    Show(Show),
     /// Change mode, priority or responsible
     Ch(Ch),
     /// Give stopped or manual tapes to the automation again; each resumes where it stands
@@ -126,12 +131,36 @@ pub struct Ls {
     /// Finished ones too
     #[arg(short, long)]
     pub all: bool,
+    /// Order by these: vid, state, mode, since, pool, priority, why, until, files, bytes; the largest first with - before it
+    #[arg(long, value_name = "KEY[,KEY]", value_delimiter = ',', allow_hyphen_values = true)]
+    pub sort: Vec<Key>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: Option<i64>,
     /// All columns
     #[arg(short, long)]
     pub long: bool,
     /// One JSON object a line
     #[arg(long, conflicts_with = "json")]
     pub jsonl: bool,
+    /// Look again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "jsonl",
+          value_parser = seconds)]
+    pub watch: Option<std::time::Duration>,
+}
+
+/// Which tape to show, and how much of it.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The tape
+    #[arg(value_name = "VID", value_parser = vid)]
+    pub vid: Vid,
+    /// How many of the newest events to show
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(i64).range(0..=100_000))]
+    pub events: i64,
+    /// Do not ask CTA
+    #[arg(long)]
+    pub no_cta: bool,
 }
 
 /// Which tapes to change, and what the history shall say.
@@ -193,6 +222,12 @@ pub struct StageName {
 /// Names of stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stages(pub Vec<&'static str>);
+
+/// How often to look: from a tenth of a second to a day.
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds, from 0.1 to 86400".to_owned())
+}
 
 fn vid(text: &str) -> Result<Vid, String> {
     Vid::typed(text).map_err(|why| why.to_string())

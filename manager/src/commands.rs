@@ -24,7 +24,7 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::Migrate { dry_run } => migrate::run(store.settings(), *dry_run, json, desk).await,
         Verb::Config { .. } => unreachable!("needs no database, and is answered before there is one"),
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
-        Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
+        Verb::Show(show) => show::run(store, show, cli.verbose, json, desk).await,
         Verb::Ch(ch) => {
             if let Some(misuse) = change::unfit(store, ch).await? {
                 desk.remark(&format!("error: {misuse}"));

@@ -9,6 +9,7 @@
 //! | [`acts`] | pure: what a verb does to a tape, or why not |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
 //! | [`filter`] | which tapes are meant, for looking and for acting |
+//! | [`heading`] | what concerns the whole site |
 //! | [`output`] | text for people and for machines |
 //! | [`actor`] | who is at the keyboard |
 
@@ -22,6 +23,7 @@ pub mod acts;
 pub mod cli;
 pub mod commands;
 pub mod filter;
+pub mod heading;
 pub mod output;
 
 use cli::{Cli, ConfigVerb, Verb};
