@@ -82,7 +82,7 @@ mod tests {
     fn particulars_are_one_line_without_what_is_not_there() {
         assert_eq!(
             said(&json!({"why": "it is full", "until": null, "n": 2, "text": " ", "o": {}}), false),
-            "n: 2, why: it is full"
+            "why: it is full, n: 2"
         );
         assert_eq!(said(&json!({}), false), "");
         assert_eq!(said(&json!("text"), false), "text");
