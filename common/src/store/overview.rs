@@ -287,6 +287,21 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The plan by which PostgreSQL would look up these rows, a line each.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn plan_of_overviews(&self, filter: &OverviewFilter) -> Result<Vec<String>, StoreError> {
+        let (condition, values) = filter.sql();
+        let values: Vec<&(dyn ToSql + Sync)> =
+            values.iter().map(|value| value.as_ref() as &(dyn ToSql + Sync)).collect();
+        let client = self.client().await?;
+        let rows = client.query(&format!("EXPLAIN {}{condition}", self.statements.overview), &values).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

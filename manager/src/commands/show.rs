@@ -12,7 +12,7 @@ use super::change::remaining;
 use super::ls::{Around, object};
 use super::told;
 use crate::cli::Show;
-use crate::output::{Desk, Exit, bytes, cell, clean, iso, local};
+use crate::output::{Desk, Exit, bytes, clean, iso, local};
 
 mod outside;
 mod progress;
@@ -157,7 +157,7 @@ fn on_its_way(
         Err(odd) => odd.problems.iter().map(|problem| ("problem", problem.clone())).collect(),
     };
     match &overview.task {
-        Some(task) => lines.extend(task_says(task, overview.row.as_ref().ok(), now)),
+        Some(task) => lines.extend(task_says(task, overview.row.as_ref().ok(), &why.text, now)),
         None => lines.push(("task", "no tick has looked at this row yet".to_owned())),
     }
     lines.extend(overview.hold.as_ref().map(held));
@@ -245,6 +245,9 @@ fn section(title: &str, lines: Vec<(&str, String)>, desk: &mut Desk<'_>) -> anyh
 /// Columns before the value of a line.
 const INDENT: usize = 15;
 
+/// Columns before what happened.
+const TIME: usize = 23;
+
 /// The text in lines of at most so many characters, broken at blanks where there are any.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -319,7 +322,7 @@ fn next_attempt(task: &Task, tape: Option<&Tape>, now: DateTime<Utc>) -> String 
     }
 }
 
-fn task_says(task: &Task, tape: Option<&Tape>, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+fn task_says(task: &Task, tape: Option<&Tape>, told: &str, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("next stage", format!("{}, generation {}", task.stage.as_deref().unwrap_or("none"), task.generation)),
         ("next attempt", next_attempt(task, tape, now)),
@@ -327,7 +330,13 @@ fn task_says(task: &Task, tape: Option<&Tape>, now: DateTime<Utc>) -> Vec<(&'sta
     let mut add = |name: &'static str, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("wanted", task.wanted.map(|wanted| wanted.name().to_owned()));
     add("outcome", task.outcome.map(|outcome| outcome.name().to_owned()));
-    add("reason", task.reason.as_ref().map(|reason| format!("{} ({})", reason.text, reason.code)));
+    add(
+        "reason",
+        task.reason.as_ref().map(|reason| match told.contains(&reason.text) {
+            true => format!("{}, as told above", reason.code),
+            false => format!("{} ({})", reason.text, reason.code),
+        }),
+    );
     add("published", task.dispatched_at.map(|at| format!("{} ({} ago)", local(at), ago(now - at))));
     add("owner", task.owner.clone());
     add(
@@ -394,20 +403,18 @@ fn happened(known: &Known, verbose: bool, desk: &mut Desk<'_>) -> anyhow::Result
     if known.events.is_empty() {
         return Ok(());
     }
-    let rows = timeline::lines(&known.events, verbose)
-        .into_iter()
-        .map(|line| {
-            vec![
-                cell(format!(" {}", local(line.event.at))),
-                cell(line.event.stage.as_deref().unwrap_or("-")),
-                cell(line.kind),
-                cell(&line.event.actor),
-                cell(line.text),
-            ]
-        })
-        .collect();
-    let table = desk.table(&["WHEN", "STAGE", "WHAT", "WHO", "PARTICULARS"], rows);
-    desk.data(&table)
+    let width = desk.width.map_or(usize::MAX, usize::from).saturating_sub(TIME + 1).max(20);
+    let mut text = String::new();
+    for line in timeline::lines(&known.events, verbose) {
+        let stage = line.event.stage.as_deref().map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let particulars = if line.text.is_empty() { String::new() } else { format!(": {}", line.text) };
+        let told = format!("{stage}{}{particulars} ({})", line.kind, line.event.actor);
+        for (at, part) in wrapped(&clean(&told), width).into_iter().enumerate() {
+            let when = if at == 0 { local(line.event.at) } else { String::new() };
+            text.push_str(&format!("  {when:<19}  {part}\n"));
+        }
+    }
+    desk.text(&text)
 }
 
 #[cfg(test)]

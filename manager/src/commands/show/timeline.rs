@@ -21,8 +21,11 @@ pub struct Line<'a> {
 pub fn lines(events: &[EventRow], whole: bool) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for event in events {
-        if !whole && let Some(last) = lines.last_mut().filter(|last| repeats(last.event, event)) {
-            last.kind = format!("{}, {}", last.kind, event.kind);
+        if !whole
+            && let Some(last) = lines.last_mut()
+            && let Some(more) = continues(last.event, event)
+        {
+            last.kind = format!("{}, {more}", last.kind);
             continue;
         }
         lines.push(Line { event, kind: event.kind.clone(), text: said(&event.detail, whole) });
@@ -30,17 +33,30 @@ pub fn lines(events: &[EventRow], whole: bool) -> Vec<Line<'_>> {
     lines
 }
 
-/// The mode error that follows a Stop, with the same reason.
-fn repeats(last: &EventRow, next: &EventRow) -> bool {
-    last.kind == "stopped" && next.kind == "error" && last.detail.get("why") == next.detail.get("why")
+/// What an event adds to the one before it, where that is a word: the mode error that follows a Stop for the same reason, the
+/// answer of a command.
+fn continues(last: &EventRow, next: &EventRow) -> Option<String> {
+    let same = |key: &str| last.detail.get(key).is_some() && last.detail.get(key) == next.detail.get(key);
+    let kinds = (last.kind.as_str(), next.kind.as_str());
+    if kinds == ("stopped", "error") && (same("code") || same("why")) {
+        return Some(next.kind.clone());
+    }
+    let answer = next.detail.get("answer").and_then(Value::as_str)?;
+    let nothing_else = next
+        .detail
+        .as_object()?
+        .iter()
+        .all(|(key, value)| ["answer", "command"].contains(&key.as_str()) || one(value, false).is_none());
+    (kinds == ("intent", "answer") && same("command") && nothing_else).then(|| answer.to_owned())
 }
 
-/// The particulars of an event in one line.
+/// The particulars of an event in one line. Without `whole`, what other lines or `ls` say better is left out.
 pub fn said(detail: &Value, whole: bool) -> String {
     let Value::Object(fields) = detail else { return one(detail, whole).unwrap_or_default() };
-    let told = fields.iter().filter(|(name, _)| whole || *name != "proof");
+    let extra = |name: &str| name == "proof" || name == "sha256" || (name == "code" && fields.contains_key("why"));
+    let told = fields.iter().filter(|(name, _)| whole || !extra(name));
     let told: Vec<String> = told.filter_map(|(name, value)| Some(format!("{name}: {}", one(value, whole)?))).collect();
-    let proof = (!whole && fields.contains_key("proof")).then(|| "proof: kept (-V)".to_owned());
+    let proof = (!whole && fields.contains_key("proof")).then(|| "proof: -V shows it".to_owned());
     told.into_iter().chain(proof).collect::<Vec<_>>().join(", ")
 }
 
@@ -109,5 +125,13 @@ mod tests {
         assert_eq!(lines(&events, true).len(), 3);
         let other = [event("stopped", json!({"why": "w"})), event("error", json!({"why": "another"}))];
         assert_eq!(lines(&other, false).len(), 2);
+        let answered = |text: &str| {
+            [
+                event("intent", json!({"command": "c"})),
+                event("answer", json!({"command": "c", "answer": "accepted", "text": text})),
+            ]
+        };
+        assert_eq!(lines(&answered(""), false)[0].kind, "intent, accepted");
+        assert_eq!(lines(&answered("but"), false).len(), 2, "what it says besides is not lost");
     }
 }
