@@ -57,7 +57,7 @@ pub enum Verb {
   cta-ops-repack-manager ls --pool 'raw_*' --code repack-running --jsonl
   cta-ops-repack-manager ls --all --sort -bytes --limit 20
   cta-ops-repack-manager ls --watch 10")]
-    Ls(Ls),
+    Ls(Box<Ls>),
     /// Everything known of one tape: what the row says, what CTA says, what the queue holds, and what happened
     #[command(after_help = "Examples:
   cta-ops-repack-manager show V01007

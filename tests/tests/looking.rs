@@ -127,7 +127,8 @@ async fn each_filter_chooses_what_a_look_at_every_tape_would_choose() {
     }
     // Two at once must both hold.
     for (at, (one, chosen_one)) in cases.iter().enumerate() {
-        for (other, chosen_other) in [&cases[(at + 3) % cases.len()], &cases[(at + 7) % cases.len()]] {
+        let others = [3, 7].map(|further| &cases[(at + further) % cases.len()]);
+        for (other, chosen_other) in others.into_iter().filter(|(other, _)| other[0] != one[0]) {
             let expected: Vec<Value> =
                 all.iter().filter(|tape| chosen_one(tape) && chosen_other(tape)).cloned().collect();
             let line: Vec<&str> =
