@@ -18,6 +18,30 @@ use crate::task::{Control, Ground, Next, Outcome, Task, Wanted, later};
 /// How the operator's tool is called, for the commands that are suggested.
 const MANAGER: &str = "cta-ops-repack-manager";
 
+/// Codes of explanations beside those of [`Code`]: what is no reason that a stage kept.
+pub const CODES: [&str; 12] = [
+    "due",
+    "error-set-elsewhere",
+    "finished",
+    "lease-expired",
+    "manual",
+    "no-next-attempt",
+    "not-due",
+    "not-seen-yet",
+    "odd-row",
+    "queued",
+    "stopped",
+    "working",
+];
+
+/// The verb that tells most of a tape.
+const SHOW: &str = "show";
+
+/// What happens next, for somebody who is looking at everything that is known of the tape already.
+pub fn next_in_show(why: &Explained, vid: &Vid) -> String {
+    why.next.replace(&format!("'{MANAGER} {SHOW} {vid}'"), "what happened to it is below")
+}
+
 /// The most slot holders that are named one by one.
 const NAMED: usize = 5;
 
@@ -63,7 +87,7 @@ fn stuck(mode: Option<Mode>, idle: bool, overview: Option<&Overview>) -> Option<
         (Some(Mode::Auto), Some(Outcome::Failed)) => Some("stopped".to_owned()),
         (Some(Mode::Auto), Some(Outcome::Stalled)) => Some("stalled".to_owned()),
         (Some(Mode::Auto), Some(Outcome::Waiting | Outcome::Retrying) | None) => {
-            idle.then(|| "past its repack".to_owned())
+            idle.then(|| "is done with its repack (a tick that can ask CTA frees its slot)".to_owned())
         }
     }
 }
@@ -162,7 +186,7 @@ impl Asked<'_> {
     }
 
     fn worker(&self) -> Option<&str> {
-        self.task.is_leased(self.now).then(|| self.task.owner.as_deref().unwrap_or("a worker"))
+        self.task.is_leased(self.now).then(|| self.task.owner.as_deref().unwrap_or("somebody"))
     }
 
     /// Nobody starts anything new on the tape, but somebody may be at it.
@@ -195,7 +219,7 @@ impl Asked<'_> {
                     "in mode error, and not by a Stop of the automation: somebody set it by hand or with another program{}",
                     self.still_at_it()
                 ),
-                format!("find out who and why ({}), then {}", self.command("show"), self.command("requeue")),
+                format!("find out who and why ({}), then {}", self.command(SHOW), self.command("requeue")),
             ),
         }
     }
@@ -267,7 +291,12 @@ impl Asked<'_> {
         Explained::new(
             code,
             format!("stopped: {text}"),
-            "mode error follows when a worker handles the dead letter, at the latest with a tick after ten minutes",
+            match self.settings.broker {
+                Some(_) => {
+                    "mode error follows when a worker handles the dead letter, at the latest with a tick after ten minutes"
+                }
+                None => "mode error follows at once, at the latest with a run after ten minutes",
+            },
         )
         .also(&self.still_at_it())
     }
@@ -295,6 +324,9 @@ impl Asked<'_> {
             None => format!("then {work}"),
         };
         let told = match (self.task.outcome, &self.task.reason) {
+            (Some(Outcome::Waiting), Some(reason)) if reason.code == Code::Settling.name() => {
+                Some((reason, format!("{}{}", said(reason), self.unclear_command())))
+            }
             (Some(Outcome::Retrying), Some(reason)) => Some((
                 reason,
                 format!(
@@ -320,11 +352,26 @@ impl Asked<'_> {
         Explained::new("not-due", format!("{work} is not due yet"), next).until(Some(at))
     }
 
+    /// The command whose effect is not known: the one that is not answered, else the last that may have had one.
+    fn unclear_command(&self) -> String {
+        let memory = &self.task.memory;
+        let last =
+            || memory.issued.iter().filter(|(kind, _)| !memory.in_vain.contains(*kind)).max_by_key(|(_, at)| **at);
+        let command = match &self.task.intent {
+            Some(intent) => Some(intent.command.clone()),
+            None => last().map(|(kind, _)| command_of(kind)),
+        };
+        command.map(|command| format!(" (it was: {command})")).unwrap_or_default()
+    }
+
     fn settling(&self, next: String, at: DateTime<Utc>) -> Explained {
         let until = self.task.settle_until.map_or(at, |settled| settled.max(at));
         Explained::new(
             Code::Settling.name(),
-            "a command ended unclear and may still take effect: until then the tape is only looked at",
+            format!(
+                "a command ended unclear and may still take effect: until then the tape is only looked at{}",
+                self.unclear_command()
+            ),
             next,
         )
         .until(Some(until))
@@ -352,9 +399,9 @@ impl Asked<'_> {
                 "lease-expired",
                 format!(
                     "{} was working on it and has not been heard of since its lease ended",
-                    self.task.owner.as_deref().unwrap_or("a worker")
+                    self.task.owner.as_deref().unwrap_or("somebody")
                 ),
-                "the next tick closes its lease and goes on; is a producer running?",
+                format!("{} closes its lease and goes on; {}", self.comes(), self.does_it_run()),
             );
         }
         if let Some(at) = self.task.dispatched_at {
@@ -394,8 +441,24 @@ impl Asked<'_> {
         Explained::new("queued", text, format!("a worker takes it ({work}){question}"))
     }
 
+    /// Who comes to a tape that is due.
+    fn comes(&self) -> String {
+        let stage = stages::after(self.tape.state()).map_or("the stage", |stage| stage.name);
+        match self.settings.broker {
+            Some(_) => "the next tick".to_owned(),
+            None => format!("the next run of {stage}"),
+        }
+    }
+
+    fn does_it_run(&self) -> &'static str {
+        match self.settings.broker {
+            Some(_) => "is a producer running?",
+            None => "is a cron job, or a producer, running?",
+        }
+    }
+
     fn for_a_tick(&self, work: &str) -> Explained {
-        let next = format!("the next tick takes it ({work}); is a producer, or the cron job, running?");
+        let next = format!("{} takes it ({work}); {}", self.comes(), self.does_it_run());
         if !self.known {
             let text = "the automation has not yet looked at the row as it is now";
             return Explained::new("not-seen-yet", text, next);
@@ -417,6 +480,21 @@ impl Explained {
         self.text.push_str(more);
         self
     }
+}
+
+/// A kind of changing command in `cta-admin`'s words.
+fn command_of(kind: &str) -> String {
+    match kind {
+        "set-repacking" => "tape ch --state REPACKING",
+        "set-disabled" => "tape ch --state DISABLED",
+        "set-active" => "tape ch --state ACTIVE",
+        "set-pool" => "tape ch --tapepool",
+        "repack-add" => "repack add",
+        "repack-rm" => "repack rm",
+        "reclaim" => "tape reclaim",
+        other => other,
+    }
+    .to_owned()
 }
 
 /// The sentence, or what the code means, or the code.
@@ -735,7 +813,13 @@ mod tests {
             (Mode::Auto, false, None, false, None),
             (Mode::Auto, false, Some(Outcome::Waiting), false, None),
             (Mode::Auto, false, Some(Outcome::Retrying), false, None),
-            (Mode::Auto, true, Some(Outcome::Waiting), false, Some("past its repack")),
+            (
+                Mode::Auto,
+                true,
+                Some(Outcome::Waiting),
+                false,
+                Some("is done with its repack (a tick that can ask CTA frees its slot)"),
+            ),
             (Mode::Auto, true, Some(Outcome::Failed), false, Some("stopped")),
             (Mode::Auto, false, Some(Outcome::Stalled), false, Some("stalled")),
             (Mode::Auto, true, None, true, Some("on hold by alice@desk")),

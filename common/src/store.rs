@@ -23,15 +23,19 @@ use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow
 pub mod examine;
 mod lists;
 pub mod migrate;
+mod overview;
 mod records;
 mod rows;
+mod site;
 mod statements;
 
 pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
 };
+pub use overview::{Glob, OverviewFilter};
 pub use records::{Ahead, DURATION_DAYS, Dispatched, JourneyRow, Period, Records, SavedRequest, StageTime, Standing};
 use rows::{Clock, read_row, read_task};
+pub use site::{SiteView, Ticked};
 use statements::Statements;
 
 /// Why a transaction did not happen.
@@ -224,10 +228,11 @@ impl<'a> Locked<'a> {
             None => Task::made(&tape, &ground),
         };
         entered.memory.source_state = Some(new.source_state.clone());
+        entered.memory.logical_library = Some(new.logical_library.clone());
         notes.push(Note {
             kind: "entered",
             stage: entered.stage.clone(),
-            detail: json!({"tapepool": new.tapepool, "state": new.source_state, "files": new.files, "bytes": new.bytes,
+            detail: json!({"tapepool": new.tapepool, "library": new.logical_library, "state": new.source_state, "files": new.files, "bytes": new.bytes,
                            "priority": new.priority, "responsible": new.responsible}),
         });
         *task = Some(entered);

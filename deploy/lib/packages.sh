@@ -13,7 +13,7 @@ package_is_there() {
   local found
   case "$1" in
     gcc) command -v cc >/dev/null ;;
-    git | jq | shellcheck | openssl) command -v "$1" >/dev/null ;;
+    git | jq | shellcheck | openssl | tmux) command -v "$1" >/dev/null ;;
     postgresql)
       found=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' || compgen -G '/usr/pgsql-*/bin/initdb' || command -v initdb) && [[ -n $found ]]
       ;;

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use common::journey::{Mode, State};
+use common::journey::Mode;
 use common::stages::STAGES;
 use common::tape::Vid;
+
+use crate::commands::ls::sort::Key;
+use crate::filter::Filter;
 
 /// The operator's tool of the repack automation.
 ///
@@ -70,16 +73,20 @@ pub enum Verb {
         priority: Option<i16>,
     },
     /// List tapes: how far they are, and why they wait or failed
-    Ls(Ls),
-    /// Everything known of one tape, and what happened to it
-    Show {
-        /// The tape
-        #[arg(value_name = "VID", value_parser = vid)]
-        vid: Vid,
-        /// How many of the newest events to show
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i64).range(0..=100_000))]
-        events: i64,
-    },
+    #[command(after_help = "Examples:
+  cta-ops-repack-manager ls
+  cta-ops-repack-manager ls --mode error --sort -since
+  cta-ops-repack-manager ls 'V01*' --state started,repacked --older-than 2d --long
+  cta-ops-repack-manager ls --pool 'raw_*' --code repack-running --jsonl
+  cta-ops-repack-manager ls --all --sort -bytes --limit 20
+  cta-ops-repack-manager ls --watch 10")]
+    Ls(Box<Ls>),
+    /// Everything known of one tape: what the row says, what CTA says, what the queue holds, and what happened
+    #[command(after_help = "Examples:
+  cta-ops-repack-manager show V01007
+  cta-ops-repack-manager show V01007 --events 200 -V
+  cta-ops-repack-manager show V01007 --no-cta --json")]
+    Show(Show),
     /// What happened: events, oldest first
     #[command(
         after_help = "Example: what was changed in CTA since yesterday, and by whom\n  cta-ops-repack-manager history --kind intent,answer --since 1d"
@@ -171,24 +178,42 @@ pub enum ConfigVerb {
 /// Which tapes to list, and how.
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only these, finished ones too
-    #[arg(value_name = "VID", value_parser = vid)]
-    pub vids: Vec<Vid>,
+    /// Which tapes.
+    #[command(flatten)]
+    pub filter: Filter,
     /// Finished ones too
     #[arg(short, long)]
     pub all: bool,
-    /// Only tapes in these states
-    #[arg(short, long, value_delimiter = ',', value_name = "STATE")]
-    pub state: Vec<State>,
-    /// Only tapes in these modes
-    #[arg(short, long, value_delimiter = ',', value_name = "MODE")]
-    pub mode: Vec<Mode>,
+    /// Order by these: vid, state, mode, since, pool, priority, why, until, files, bytes; the largest first with - before it
+    #[arg(long, value_name = "KEY[,KEY]", value_delimiter = ',', allow_hyphen_values = true)]
+    pub sort: Vec<Key>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: Option<i64>,
     /// All columns
     #[arg(short, long)]
     pub long: bool,
     /// One JSON object a line
     #[arg(long, conflicts_with = "json")]
     pub jsonl: bool,
+    /// Look again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "jsonl",
+          value_parser = seconds)]
+    pub watch: Option<std::time::Duration>,
+}
+
+/// Which tape to show, and how much of it.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The tape
+    #[arg(value_name = "VID", value_parser = vid)]
+    pub vid: Vid,
+    /// How many of the newest events to show
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(i64).range(0..=100_000))]
+    pub events: i64,
+    /// Do not ask CTA
+    #[arg(long)]
+    pub no_cta: bool,
 }
 
 /// Which tapes to change, and what the history shall say.
@@ -251,6 +276,12 @@ pub struct StageName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stages(pub Vec<&'static str>);
 
+/// How often to look: from a tenth of a second to a day.
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds, from 0.1 to 86400".to_owned())
+}
+
 pub(crate) fn vid(text: &str) -> Result<Vid, String> {
     Vid::typed(text).map_err(|why| why.to_string())
 }
@@ -284,6 +315,7 @@ fn stages(text: &str) -> Result<Stages, String> {
 mod tests {
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
+    use common::journey::State;
 
     use super::*;
 
@@ -345,8 +377,8 @@ mod tests {
     #[test]
     fn states_and_modes_are_lists_and_unknown_ones_are_named() {
         let Verb::Ls(ls) = parse("ls --state started,Repacked --mode error V01007").unwrap().verb else { panic!() };
-        assert_eq!(ls.state, [State::Started, State::Repacked]);
-        assert_eq!(ls.mode, [Mode::Error]);
+        assert_eq!(ls.filter.which.states, [State::Started, State::Repacked]);
+        assert_eq!(ls.filter.settable.modes, [Mode::Error]);
         assert!(refused("ls --state done").to_string().contains("reclaimed"));
         refused("ls --json --jsonl");
     }

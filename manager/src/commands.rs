@@ -32,7 +32,7 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::Config { .. } | Verb::CheckEnv => unreachable!("needs no database, and is answered before there is one"),
         Verb::CheckTape { vids, priority } => check_tape::run(store, vids, *priority, json, desk).await,
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
-        Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
+        Verb::Show(show) => show::run(store, show, cli.verbose, json, desk).await,
         Verb::History(history) => history::run(store, history, json, desk).await,
         Verb::Stats(stats) => stats::run(store, stats, json, desk).await,
         Verb::Queues => queues::run(store, json, desk).await,

@@ -9,6 +9,8 @@
 //! | [`acts`] | pure: what a verb does to a tape, or why not |
 //! | [`checks`] | of the site and of tapes: what was found, and what mends it |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
+//! | [`filter`] | which tapes are meant, for looking and for acting |
+//! | [`heading`] | what concerns the whole site |
 //! | [`output`] | text for people and for machines |
 //! | [`moment`] | points in time as people type them |
 //! | [`forecast`] | pure: when the queue may be empty |
@@ -25,7 +27,9 @@ pub mod acts;
 pub mod checks;
 pub mod cli;
 pub mod commands;
+pub mod filter;
 pub mod forecast;
+pub mod heading;
 pub mod left;
 pub mod moment;
 pub mod output;

@@ -47,6 +47,26 @@ impl Desk<'_> {
         Ok(self.out.flush()?)
     }
 
+    /// Writes data as it is, at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+
+    /// The text in a colour, if there are colours.
+    pub fn painted(&self, text: &str, colour: Option<Color>) -> String {
+        let code = match colour {
+            Some(Color::Red) => 31,
+            Some(Color::Green) => 32,
+            Some(Color::Yellow) => 33,
+            _ => return text.to_owned(),
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
     /// Writes a remark, with a line end. Nobody can be told when that fails.
     pub fn remark(&mut self, text: &str) {
         writeln!(self.err, "{text}").and_then(|()| self.err.flush()).ok();

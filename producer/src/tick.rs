@@ -175,9 +175,21 @@ pub async fn tick(context: &Context, stages: &[&'static Stage], dry_run: bool) -
     if result.is_ok() {
         result = housekeeping(context, stages, &mut report).await;
     }
+    if result.is_ok() {
+        remember(context, &locks.held, &report.trouble).await;
+    }
     locks.release().await;
     result?;
     Ok(report)
+}
+
+/// Leaves word of the tick for those who ask whether a producer runs. Nothing depends on it.
+async fn remember(context: &Context, held: &[String], trouble: &[String]) {
+    let stages: Vec<&str> = held.iter().map(String::as_str).collect();
+    let trouble = (!trouble.is_empty()).then(|| trouble.join("; "));
+    if let Err(error) = context.store.ticked(&stages, trouble.as_deref()).await {
+        debug!("the tick is not recorded: {error}; was 'cta-ops-repack-manager migrate' run?");
+    }
 }
 
 /// The tick itself, for the stages whose locks are `held`; `refused` are those that somebody else ticks, and who.

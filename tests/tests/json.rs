@@ -396,17 +396,34 @@ async fn manager_prints_what_is_documented(site: &Site) {
     assert_eq!(one("V01004")["hold"]["why"], "audit");
     assert!(one("V01005")["odd"].is_array() && one("V01001")["odd"].is_null());
 
-    let documented: BTreeSet<String> = quoted(&section("json-manager.md", "## `show VID`")).into_iter().collect();
     let shown = manager(&["show", "V01003", "--json"]).ended(0).json();
-    assert_eq!(keys(&shown), names(&["vid", "tape", "timeline"]));
+    let documented = tables("json-manager.md", "## `show VID`", "key").remove(0);
+    assert_eq!(keys(&shown), documented.into_iter().flat_map(|entry| entry.keys).collect::<BTreeSet<_>>());
     assert_eq!(keys(&shown["tape"]), keys(one("V01003")));
-    let event = names(&["at", "tape", "journey", "stage", "kind", "actor", "detail"]);
     for told in list(&shown["timeline"]) {
-        assert_eq!(keys(told), event);
+        assert_eq!(keys(told), keys(&shown["timeline"][0]));
         assert!(told["detail"].is_object() && told["kind"].is_string() && told["actor"].is_string());
     }
     assert!(list(&shown["timeline"]).len() > 3);
-    assert_eq!(event.union(&keys(&shown)).cloned().collect::<BTreeSet<_>>(), documented);
+    let held = manager(&["show", "V01004", "--json", "--events", "1"]).ended(0).json();
+    assert!(held["older_events"].as_i64().expect("a number") > 0 && list(&held["timeline"]).len() == 1);
+    let mut seen = Vec::new();
+    for entry in tables("json-manager.md", "## `show VID`", "inside").remove(0) {
+        let path = format!("/{}", entry.keys[0].replace('.', "/"));
+        let plain: String = entry.cells[0]
+            .split('(')
+            .enumerate()
+            .map(|(at, part)| if at == 0 { part } else { part.split_once(')').map_or("", |cut| cut.1) })
+            .collect();
+        let inside: BTreeSet<String> = quoted(&plain).into_iter().collect();
+        for value in [&shown, &held].into_iter().filter_map(|shown| shown.pointer(&path)).filter(|v| v.is_object()) {
+            assert_eq!(keys(value), inside, "{path}");
+            seen.push(path.clone());
+        }
+    }
+    for path in ["/held", "/cta", "/cta/tape", "/site", "/site/slots", "/site/ticks/0", "/timeline/0"] {
+        assert!(seen.iter().any(|seen| seen == path), "{path} was not among {seen:?}");
+    }
 
     let results: BTreeMap<String, Vec<String>> = tables("json-manager.md", "## Verbs that change tapes", "`result`")
         .remove(0)

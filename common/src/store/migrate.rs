@@ -11,7 +11,10 @@ struct Step {
     sql: &'static str,
 }
 
-const STEPS: [Step; 1] = [Step { number: 1, name: "tables", sql: include_str!("../../../migrations/0001_tables.sql") }];
+const STEPS: [Step; 2] = [
+    Step { number: 1, name: "tables", sql: include_str!("../../../migrations/0001_tables.sql") },
+    Step { number: 2, name: "looking", sql: include_str!("../../../migrations/0002_looking.sql") },
+];
 
 /// What a migration did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +31,7 @@ fn text(step: &Step, table: &TableName) -> String {
     let schema_dot = table.schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
     let sql = step.sql.replace("{table}", &table.to_string()).replace("{index}", &table.name);
     let sql = sql.replace("{schema_dot}", &schema_dot);
-    ["generation_seq", "epoch_seq", "task", "event", "history", "control", "statistic"]
+    ["generation_seq", "epoch_seq", "task", "event", "history", "control", "statistic", "tick"]
         .iter()
         .fold(sql, |sql, name| sql.replace(&format!("{{{name}}}"), &table.with_suffix(&format!("_{name}"))))
 }

@@ -62,6 +62,7 @@ pub(super) struct Statements {
     pub unwritten: String,
     pub written: String,
     pub export: String,
+    /// Up to where the conditions begin.
     pub overview: String,
     pub events: String,
     pub holds: String,
@@ -69,13 +70,19 @@ pub(super) struct Statements {
     pub set_control: String,
     pub drop_control: String,
     pub widths: String,
+    pub ticked: String,
+    pub ticks: String,
+    pub site: String,
+    pub count_finished: String,
+    pub last_journey: String,
+    pub count_events: String,
 }
 
 impl Statements {
     pub(super) fn new(name: &TableName) -> Statements {
         let t = name.to_string();
-        let [task_table, event, history, control, statistic, generation_seq, epoch_seq] =
-            ["_task", "_event", "_history", "_control", "_statistic", "_generation_seq", "_epoch_seq"]
+        let [task_table, event, history, control, statistic, tick, generation_seq, epoch_seq] =
+            ["_task", "_event", "_history", "_control", "_statistic", "_tick", "_generation_seq", "_epoch_seq"]
                 .map(|suffix| name.with_suffix(suffix));
         let row = columns("m");
         // Owed to a slot: a start, or a retry, of a row that holds none.
@@ -185,9 +192,7 @@ impl Statements {
             overview: format!(
                 "SELECT {row}, {}, c.who AS hold_who, c.why AS hold_why, c.until AS hold_until, clock_timestamp() AS now \
                  FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape \
-                 LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) \
-                 WHERE ($1::text[] IS NULL OR m.tape = ANY($1)) AND ($2::text[] IS NULL OR m.mode::text = ANY($2)) \
-                 AND ($3 OR m.finished IS NULL) ORDER BY m.tape",
+                 LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) ",
                 task.split(", ").map(|column| format!("{column} AS k_{}", column.trim_start_matches("k."))).collect::<Vec<_>>().join(", ")
             ),
             events: format!(
@@ -211,6 +216,26 @@ impl Statements {
             widths: "SELECT attname::text, atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND atttypmod > 4 \
                      AND attname IN ('tape', 'mediatype', 'tapepool', 'responsible')"
                 .to_owned(),
+            ticked: format!(
+                "INSERT INTO {tick} AS k (stage, who, trouble, trouble_since) \
+                 SELECT stage, $2::text, $3::text, CASE WHEN $3::text IS NOT NULL THEN clock_timestamp() END FROM unnest($1::text[]) AS s (stage) \
+                 ON CONFLICT (stage) DO UPDATE SET at = clock_timestamp(), who = EXCLUDED.who, trouble = EXCLUDED.trouble, \
+                 trouble_since = CASE WHEN EXCLUDED.trouble IS NOT NULL THEN COALESCE(k.trouble_since, clock_timestamp()) END"
+            ),
+            ticks: format!("SELECT stage, at, who, trouble, trouble_since FROM {tick} ORDER BY at DESC, stage"),
+            site: format!(
+                "SELECT (SELECT count(*) FROM {t} WHERE mode = 'error' AND finished IS NULL) AS errors, \
+                 (SELECT count(*) FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
+                  WHERE k.reason_code = 'site-trouble' AND k.outcome <> 'failed' AND m.mode = 'auto' AND m.finished IS NULL) AS site_tapes, \
+                 (SELECT k.reason FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
+                  WHERE k.reason_code = 'site-trouble' AND k.outcome <> 'failed' AND m.mode = 'auto' AND m.finished IS NULL \
+                  LIMIT 1) AS site_text, clock_timestamp() AS now"
+            ),
+            count_finished: format!("SELECT count(*) FROM {t} WHERE finished IS NOT NULL"),
+            count_events: format!("SELECT count(*) FROM {event} WHERE tape = $1"),
+            last_journey: format!(
+                "SELECT moved_at, why, row FROM {history} WHERE tape = $1 ORDER BY id DESC LIMIT 1"
+            ),
             table: t,
         }
     }

@@ -234,5 +234,8 @@ impl Report<'_> {
 
 /// How long a wait still lasts, for people.
 pub fn remaining(until: chrono::DateTime<chrono::Utc>, now: chrono::DateTime<chrono::Utc>) -> String {
-    format!("{} more", ago(until - now))
+    match until - now {
+        left if left < chrono::TimeDelta::seconds(1) => "any moment".to_owned(),
+        left => format!("{} more", ago(left)),
+    }
 }

@@ -1,25 +1,32 @@
 //! `ls`: how far tapes are, and why they wait or failed.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
-use comfy_table::{Cell, Color};
-use common::explain::{Explained, Slots, ago, explain};
-use common::journey::{Mode, State};
+use common::explain::{Explained, Slots, explain};
+use common::journey::State;
 use common::settings::Settings;
-use common::store::{Line, Overview, Store, StoreError};
+use common::store::{Line, Overview, SiteView, Store, StoreError};
 use common::tape::{Tape, Vid};
-use common::task::{Next, Outcome};
+use common::task::Next;
 use serde_json::{Value, json};
 
-use super::{change::remaining, told};
+use super::told;
 use crate::cli::Ls;
-use crate::output::{Desk, Exit, bytes, cell, clean, coloured, iso};
+use crate::filter::{Selected, vid_of};
+use crate::heading::{Remark, heading};
+use crate::output::{Desk, Exit, iso};
 
-/// What an explanation needs beside the row.
+pub mod sort;
+pub mod table;
+mod watch;
+
+/// What an explanation needs beside the row, and what concerns the whole site.
 pub struct Around {
-    slots: Slots,
-    paused: Vec<Line>,
+    /// The slots.
+    pub slots: Slots,
+    /// Paused stages.
+    pub paused: Vec<Line>,
+    /// Ticks, errors, trouble.
+    pub site: SiteView,
 }
 
 impl Around {
@@ -32,73 +39,111 @@ impl Around {
         let vids: Vec<Vid> = holding.iter().map(|holder| holder.vid.clone()).collect();
         let overviews = store.overview(Some(&vids), None, true).await?;
         let paused = store.controls().await?.into_iter().filter(|line| line.kind == "pause").collect();
-        Ok(Around { slots: Slots::of(store.settings().max_active_repacks, &holding, &overviews), paused })
+        let slots = Slots::of(store.settings().max_active_repacks, &holding, &overviews);
+        Ok(Around { slots, paused, site: store.site().await? })
     }
 
     /// Why a tape is not further.
     pub fn explain(&self, overview: &Overview, settings: &Settings) -> Explained {
         explain(overview, &self.slots, &self.paused, settings, overview.now)
     }
+
+    /// What concerns the whole site, a line each.
+    pub fn heading(&self, settings: &Settings) -> Vec<Remark> {
+        heading(&self.site, &self.slots, &self.paused, settings)
+    }
 }
+
+/// What is listed: the tapes that are meant, why each is not further, and what surrounds them.
+pub struct Listed {
+    /// The tapes, and what was not found.
+    pub selected: Selected,
+    /// Why, in the same order.
+    pub whys: Vec<Explained>,
+    /// The site.
+    pub around: Around,
+    /// Finished tapes in the table; asked for only where nothing else is there to be listed.
+    pub finished: Option<i64>,
+}
+
+impl Listed {
+    /// Asks the database.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn look(store: &Store, ls: &Ls) -> Result<Listed, StoreError> {
+        let by_vid = ls.sort.first().is_none_or(|key| key.is_the_order_of_the_database());
+        let first = ls.limit.filter(|_| by_vid).map(|limit| limit.saturating_add(1));
+        let selected = ls.filter.select_first(store, ls.all, first).await?;
+        let around = Around::look(store).await?;
+        let finished = match selected.overviews.is_empty() && ls.filter.is_empty() {
+            true => Some(store.count_finished().await?),
+            false => None,
+        };
+        let whys = selected.overviews.iter().map(|overview| around.explain(overview, store.settings())).collect();
+        Ok(Listed { selected, whys, around, finished })
+    }
+
+    /// The rows in the order that was asked for, as many as were asked for; and how many were left out.
+    pub fn rows(&self, ls: &Ls) -> (Vec<Row<'_>>, usize) {
+        let mut rows: Vec<Row<'_>> = self.selected.overviews.iter().zip(&self.whys).collect();
+        sort::sort(&mut rows, &ls.sort);
+        let limit = ls.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let left = rows.len().saturating_sub(limit);
+        rows.truncate(limit);
+        (rows, left)
+    }
+}
+
+/// A tape and why it is not further.
+pub type Row<'a> = (&'a Overview, &'a Explained);
 
 /// Lists tapes.
 ///
 /// # Errors
 /// What the database says.
 pub async fn run(store: &Store, ls: &Ls, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
-    let vids = (!ls.vids.is_empty()).then_some(ls.vids.as_slice());
-    let modes = (!ls.mode.is_empty()).then_some(ls.mode.as_slice());
-    let finished = ls.all || vids.is_some() || ls.state.contains(&State::Finished);
-    let mut overviews = store.overview(vids, modes, finished).await.map_err(told)?;
-    let missing = not_found(store, ls, &overviews, modes).await?;
-    if !ls.state.is_empty() {
-        // An odd row has no state; it is listed all the same, for nobody else names it.
-        overviews.retain(|overview| overview.row.as_ref().map_or(true, |tape| ls.state.contains(&tape.state())));
+    if let Some(every) = ls.watch {
+        return watch::run(store, ls, every, json, desk).await;
     }
-    let around = Around::look(store).await.map_err(told)?;
-    let settings = store.settings();
-    let rows: Vec<(&Overview, Explained)> =
-        overviews.iter().map(|overview| (overview, around.explain(overview, settings))).collect();
+    let listed = Listed::look(store, ls).await.map_err(told)?;
+    let (rows, left) = listed.rows(ls);
     if json || ls.jsonl {
         machines(&rows, ls.jsonl, desk)?;
     } else {
-        people(&rows, ls.long, desk)?;
+        let heading = listed.around.heading(store.settings());
+        table::people(&rows, &heading, &listed, ls.long, desk)?;
     }
-    for vid in &missing {
+    if left > 0 {
+        desk.remark(&format!("there are more than these {}: --limit", rows.len()));
+    }
+    for vid in &listed.selected.missing {
         desk.remark(&format!("error: {vid}: not in the table"));
     }
-    Ok(if missing.is_empty() { Exit::Done } else { Exit::Failed })
-}
-
-/// VIDs that were named and are not in the table, whatever the filters.
-async fn not_found(store: &Store, ls: &Ls, listed: &[Overview], modes: Option<&[Mode]>) -> anyhow::Result<Vec<Vid>> {
-    let everything;
-    let there = if modes.is_some() && !ls.vids.is_empty() {
-        everything = store.overview(Some(&ls.vids), None, true).await.map_err(told)?;
-        &everything
-    } else {
-        listed
-    };
-    let names: HashSet<&str> = there.iter().map(name).collect();
-    Ok(ls.vids.iter().filter(|vid| !names.contains(vid.as_str())).cloned().collect())
-}
-
-fn name(overview: &Overview) -> &str {
-    match &overview.row {
-        Ok(tape) => tape.vid.as_str(),
-        Err(odd) => &odd.tape,
+    for glob in &listed.selected.unmatched {
+        desk.remark(&format!("error: {glob}: no such tape on its way; --all looks at finished ones too"));
     }
+    if listed.selected.odd_left_out > 0 {
+        let count = listed.selected.odd_left_out;
+        desk.remark(&format!(
+            "odd rows left out, for they are in no state: {count}; 'ls' without conditions names them"
+        ));
+    }
+    let found = listed.selected.missing.is_empty() && listed.selected.unmatched.is_empty();
+    Ok(if found { Exit::Done } else { Exit::Failed })
 }
 
-fn machines(rows: &[(&Overview, Explained)], lines: bool, desk: &mut Desk<'_>) -> anyhow::Result<()> {
-    let objects = rows.iter().map(|(overview, why)| object(overview, why));
+fn machines(rows: &[Row<'_>], lines: bool, desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let objects = rows.iter().map(|(overview, why)| object(overview, why).to_string());
     if lines {
+        let mut text = String::new();
         for object in objects {
-            desk.data(&object.to_string())?;
+            text.push_str(&object);
+            text.push('\n');
         }
-        return Ok(());
+        return desk.text(&text);
     }
-    desk.data(&Value::Array(objects.collect()).to_string())
+    desk.data(&format!("[{}]", objects.collect::<Vec<_>>().join(",")))
 }
 
 /// One tape for machines.
@@ -113,7 +158,7 @@ pub fn object(overview: &Overview, why: &Explained) -> Value {
         Next::Never => Some("never".to_owned()),
     });
     json!({
-        "vid": name(overview),
+        "vid": vid_of(overview),
         "state": tape.map(Tape::state),
         "mode": tape.map(|tape| tape.mode),
         "entered": stamp(State::Entered),
@@ -153,116 +198,11 @@ pub fn object(overview: &Overview, why: &Explained) -> Value {
     })
 }
 
-fn people(rows: &[(&Overview, Explained)], long: bool, desk: &mut Desk<'_>) -> anyhow::Result<()> {
-    let header: &[&str] = if long {
-        &[
-            "VID",
-            "STATE",
-            "MODE",
-            "SINCE",
-            "ENTERED",
-            "POOL",
-            "MEDIA",
-            "PRIO",
-            "RESPONSIBLE",
-            "FILES",
-            "BYTES",
-            "USAGE",
-            "STAGE",
-            "ROUND",
-            "SLOT",
-            "OWNER",
-            "WHY",
-        ]
-    } else {
-        &["VID", "STATE", "MODE", "SINCE", "POOL", "PRIO", "WHY"]
-    };
-    let good: Vec<Vec<Cell>> = rows
-        .iter()
-        .filter_map(|(overview, why)| {
-            let tape = overview.row.as_ref().ok()?;
-            Some(if long { wide(tape, overview, why) } else { narrow(tape, overview, why) })
-        })
-        .collect();
-    if good.is_empty() {
-        desk.remark("no tapes");
-    } else {
-        let table = desk.table(header, good);
-        desk.data(&table)?;
-    }
-    let odd: Vec<String> = rows
-        .iter()
-        .filter_map(|(overview, _)| overview.row.as_ref().err())
-        .map(|odd| format!("  {}: {}", clean(&odd.tape), clean(&odd.problems.join("; "))))
-        .collect();
-    if !odd.is_empty() {
-        desk.data(&format!("odd rows, left alone until they are put right:\n{}", odd.join("\n")))?;
-    }
-    Ok(())
-}
-
-/// The explanation in one cell.
-pub fn why_text(why: &Explained, now: DateTime<Utc>) -> String {
-    match why.until {
-        Some(until) => format!("{} ({})", why.text, remaining(until, now)),
-        None => why.text.clone(),
-    }
-}
-
-fn since(tape: &Tape, now: DateTime<Utc>) -> String {
-    tape.stamps.at(tape.state()).map(|at| ago(now - at)).unwrap_or_default()
-}
-
-fn colour(tape: &Tape, overview: &Overview) -> Option<Color> {
-    let outcome = overview.task.as_ref().and_then(|task| task.outcome);
-    match (tape.mode, outcome) {
-        (Mode::Error, _) | (Mode::Auto, Some(Outcome::Failed)) => Some(Color::Red),
-        (Mode::Manual, _) | (Mode::Auto, Some(Outcome::Stalled | Outcome::Retrying)) => Some(Color::Yellow),
-        (Mode::Auto, Some(Outcome::Waiting) | None) => None,
-    }
-}
-
-fn narrow(tape: &Tape, overview: &Overview, why: &Explained) -> Vec<Cell> {
-    vec![
-        cell(tape.vid.as_str()),
-        cell(tape.state().column()),
-        coloured(tape.mode.label(), colour(tape, overview)),
-        cell(since(tape, overview.now)),
-        cell(&tape.tapepool),
-        cell(tape.priority.to_string()),
-        coloured(why_text(why, overview.now), colour(tape, overview)),
-    ]
-}
-
-fn wide(tape: &Tape, overview: &Overview, why: &Explained) -> Vec<Cell> {
-    let task = overview.task.as_ref();
-    let text = |value: Option<String>| cell(value.unwrap_or_else(|| "-".to_owned()));
-    vec![
-        cell(tape.vid.as_str()),
-        cell(tape.state().column()),
-        coloured(tape.mode.label(), colour(tape, overview)),
-        cell(since(tape, overview.now)),
-        cell(crate::output::local(tape.stamps.begun())),
-        cell(&tape.tapepool),
-        cell(&tape.mediatype),
-        cell(tape.priority.to_string()),
-        cell(&tape.responsible),
-        cell(tape.files.to_string()),
-        cell(bytes(tape.bytes)),
-        cell(format!("{}%", tape.usage)),
-        text(task.and_then(|task| task.stage.clone())),
-        text(task.map(|task| task.round.to_string())),
-        text(task.and_then(|task| task.slot_since).map(|at| ago(overview.now - at))),
-        text(task.and_then(|task| task.owner.clone())),
-        coloured(why_text(why, overview.now), colour(tape, overview)),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
     use common::explain::followed;
-    use common::journey::Stamps;
+    use common::journey::{Mode, Stamps};
     use common::tape::OddRow;
     use common::task::{Hold, Progress};
 
@@ -294,7 +234,8 @@ mod tests {
     }
 
     fn around() -> Around {
-        Around { slots: Slots { taken: 0, max: 1, stuck: Vec::new() }, paused: Vec::new() }
+        let site = SiteView { ticks: None, errors: 0, site_tapes: 0, site_text: None, now: overview().now };
+        Around { slots: Slots { taken: 0, max: 1, stuck: Vec::new() }, paused: Vec::new(), site }
     }
 
     fn keys(value: &Value) -> Vec<&String> {
@@ -332,12 +273,15 @@ mod tests {
         };
         let settings = Settings::default();
         let around = around();
-        let rows: Vec<_> = [&odd, &good].map(|overview| (overview, around.explain(overview, &settings))).into();
-        assert_eq!(keys(&object(rows[0].0, &rows[0].1)), keys(&object(rows[1].0, &rows[1].1)));
+        let whys = [&odd, &good].map(|overview| around.explain(overview, &settings)).to_vec();
+        let selected = Selected { overviews: vec![odd, good], ..Selected::default() };
+        let listed = Listed { selected, whys, around, finished: None };
+        let rows: Vec<Row<'_>> = listed.selected.overviews.iter().zip(&listed.whys).collect();
+        assert_eq!(keys(&object(rows[0].0, rows[0].1)), keys(&object(rows[1].0, rows[1].1)));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut desk = Desk { out: &mut out, err: &mut err, ask: None, width: None, colour: false };
-        people(&rows, false, &mut desk).unwrap();
-        people(&rows, true, &mut desk).unwrap();
+        table::people(&rows, &[], &listed, false, &mut desk).unwrap();
+        table::people(&rows, &[], &listed, true, &mut desk).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.find("V01007").unwrap() < text.find("odd rows").unwrap(), "{text}");
         assert!(text.contains("1d2h") && text.contains("4.0M") && text.contains("audit"), "{text}");

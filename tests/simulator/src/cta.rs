@@ -122,7 +122,15 @@ impl Catalogue {
     }
 
     /// A fresh request.
-    pub fn request(&mut self, vid: &Vid, user: &str, now: i64, random: &mut Random, profile: &Profile, stormy: bool) -> Request {
+    pub fn request(
+        &mut self,
+        vid: &Vid,
+        user: &str,
+        now: i64,
+        random: &mut Random,
+        profile: &Profile,
+        stormy: bool,
+    ) -> Request {
         self.clock += 1;
         let files = self.tapes.get(vid).map_or(0, |tape| tape.files);
         let partial = profile.rounds && files > 1 && random.once_in(2);
@@ -288,7 +296,9 @@ impl World {
                 }
                 Ok(())
             }
-            Command::RepackRm { .. } => tape.request.take().map(|_| ()).ok_or_else(|| "No repack request for this VID.".to_owned()),
+            Command::RepackRm { .. } => {
+                tape.request.take().map(|_| ()).ok_or_else(|| "No repack request for this VID.".to_owned())
+            }
             Command::Reclaim { .. } => {
                 if !matches!(state.as_str(), "ACTIVE" | "DISABLED" | "BROKEN") {
                     return no("Cannot reclaim tape because it is not on ACTIVE, DISABLED or BROKEN state");

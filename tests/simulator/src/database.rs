@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use common::journey::{Mode, State, Stamps};
+use common::journey::{Mode, Stamps, State};
 use common::settings::Settings;
 use common::stages;
 use common::store::{Due, HoldChange, Holding, Locked, NewTape, Overview, StoreError};
@@ -300,12 +300,7 @@ impl Rows for Base {
         &self.actor
     }
 
-    async fn locked<R>(
-        &self,
-        vid: &Vid,
-        gate: bool,
-        law: impl FnOnce(&mut Locked<'_>) -> R,
-    ) -> Result<R, StoreError> {
+    async fn locked<R>(&self, vid: &Vid, gate: bool, law: impl FnOnce(&mut Locked<'_>) -> R) -> Result<R, StoreError> {
         let counted = self.sim.borrow().tables.other_slots(vid);
         self.travel().await;
         let luck = self.luck();
@@ -389,7 +384,11 @@ impl Table for Base {
                 .collect();
             let over = |vid: &Vid| tables.rows.get(vid).is_none_or(|row| row.state() == State::Finished);
             vids.extend(
-                tables.tasks.values().filter(|task| task.stage.is_some() && over(&task.vid)).map(|task| task.vid.clone()),
+                tables
+                    .tasks
+                    .values()
+                    .filter(|task| task.stage.is_some() && over(&task.vid))
+                    .map(|task| task.vid.clone()),
             );
             (vids, Vec::new())
         })
@@ -506,8 +505,7 @@ impl Table for Base {
                         && row.state() != State::Finished
                         && time
                         && (task.owner.is_none() || task.lease_until.is_some_and(|until| until <= now))
-                        && (task.owner.is_some()
-                            || task.dispatched_at.is_none_or(|at| at <= old && !never_again))
+                        && (task.owner.is_some() || task.dispatched_at.is_none_or(|at| at <= old && !never_again))
                         && !tables.is_held(&task.vid, now)
                         && needs_slot(task) == needs
                         && task.seen.as_ref().is_some_and(|seen| seen.xmin == row.xmin)
@@ -525,7 +523,8 @@ impl Table for Base {
             let old = ago(world.time(), again_secs);
             let tasks = || world.tables.tasks.values();
             let taken = tasks().filter(|task| task.slot_since.is_some()).count();
-            let asked = tasks().filter(|task| needs_slot(task) && task.dispatched_at.is_some_and(|at| at > old)).count();
+            let asked =
+                tasks().filter(|task| needs_slot(task) && task.dispatched_at.is_some_and(|at| at > old)).count();
             (u32::try_from(taken).unwrap_or(u32::MAX), u32::try_from(asked).unwrap_or(u32::MAX))
         })
         .await

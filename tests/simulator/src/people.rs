@@ -30,6 +30,7 @@ async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
             last_write: None,
             priority: 10,
             mediatype: "LTO9".to_owned(),
+            logical_library: model.tape.logical_library.clone(),
             tapepool: model.tape.tapepool.clone(),
             responsible: "ops".to_owned(),
             source_state: model.tape.state.clone(),
@@ -168,7 +169,8 @@ fn edit(world: &mut World, vid: &Vid) {
         4 => row.priority = 11 - i16::from(row.priority == 11),
         5 | 6 => {
             // The last stamp taken back.
-            let raw = State::ALL.map(|state| row.stamps.at(state).filter(|_| state != row.state() || state == State::Entered));
+            let raw = State::ALL
+                .map(|state| row.stamps.at(state).filter(|_| state != row.state() || state == State::Entered));
             row.stamps = Stamps::check(raw, TimeDelta::zero()).expect("a shorter prefix is one");
         }
         7 => {
@@ -178,7 +180,8 @@ fn edit(world: &mut World, vid: &Vid) {
         }
         8 => {
             // The last stamp corrected to now, if that is later.
-            let raw = State::ALL.map(|state| row.stamps.at(state).map(|at| if state == row.state() { at.max(now) } else { at }));
+            let raw = State::ALL
+                .map(|state| row.stamps.at(state).map(|at| if state == row.state() { at.max(now) } else { at }));
             row.stamps = Stamps::check(raw, TimeDelta::zero()).expect("a later stamp is later");
         }
         _ => {}
@@ -261,8 +264,12 @@ pub async fn clear_up(sim: Sim) {
     // Only where nobody else would: those who wait for a decision keep waiting.
     let again: Vec<Vid> = {
         let world = sim.borrow();
-        let manual = world.tables.rows.values().filter(|row| row.mode == Mode::Manual && row.state() != State::Finished);
-        manual.filter(|row| world.tables.tasks.get(&row.vid).is_some_and(|task| task.next != Next::Never)).map(|row| row.vid.clone()).collect()
+        let manual =
+            world.tables.rows.values().filter(|row| row.mode == Mode::Manual && row.state() != State::Finished);
+        manual
+            .filter(|row| world.tables.tasks.get(&row.vid).is_some_and(|task| task.next != Next::Never))
+            .map(|row| row.vid.clone())
+            .collect()
     };
     for vid in again {
         let _ = base.locked(&vid, false, |locked| carry_out(&Act::Requeue { adopt: false }, None, locked)).await;

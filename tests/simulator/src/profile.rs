@@ -102,7 +102,12 @@ impl Profile {
             quarantine: Duration::from_secs(3 * 3600),
             stall: Duration::from_secs(4 * 3600),
             quarantine_state,
-            broker: Some(Broker { url: "amqp://model".to_owned(), password: None, prefix: "p".to_owned() }),
+            broker: Some(Broker {
+                url: "amqp://model".to_owned(),
+                password: None,
+                prefix: "p".to_owned(),
+                tls: Default::default(),
+            }),
             ..Settings::default()
         };
         settings.producer.interval = Duration::from_secs(300);

@@ -107,7 +107,8 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
     let deliverer = Deliverer::new(base.clone(), client.clone(), &name, stopping.clone());
     let mut left: Vec<(usize, i64)> = Vec::new();
     loop {
-        let letter = Next { sim: Rc::clone(&sim), dead: false, left: left.clone(), stopping: Some(stopping.clone()) }.await;
+        let letter =
+            Next { sim: Rc::clone(&sim), dead: false, left: left.clone(), stopping: Some(stopping.clone()) }.await;
         let me = sim.borrow().current;
         let Message { tape: vid, stage, generation } = letter.message.clone();
         sim.borrow_mut().say(|| format!("takes {vid} {stage} generation {generation}"));
@@ -259,7 +260,10 @@ impl Post for Publisher {
         }
         world.say(|| {
             let fate = if lost_later { ", to be lost" } else { "" };
-            format!("publishes {} {} generation {}, confirmed {answers}{fate}", message.tape, message.stage, message.generation)
+            format!(
+                "publishes {} {} generation {}, confirmed {answers}{fate}",
+                message.tape, message.stage, message.generation
+            )
         });
         world.rouse();
         drop(world);
@@ -300,7 +304,8 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
         let (held, refused) = {
             let mut world = sim.borrow_mut();
             let me = world.current;
-            let holder = world.tables.ticks.filter(|holder| world.processes.get(*holder).is_some_and(|p| p.future.is_some()));
+            let holder =
+                world.tables.ticks.filter(|holder| world.processes.get(*holder).is_some_and(|p| p.future.is_some()));
             match holder {
                 Some(holder) if holder != me => {
                     (Vec::new(), all.iter().map(|stage| (stage.clone(), format!("process {holder}"))).collect())
@@ -326,7 +331,11 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
             if let Err(why) = &ended {
                 world.say(|| format!("no tick: {why:#}"));
             }
-            let wait = if inline { world.random.of(600_000..7_200_000) } else { *world.random.pick(&[60_000, 300_000, 900_000]) };
+            let wait = if inline {
+                world.random.of(600_000..7_200_000)
+            } else {
+                *world.random.pick(&[60_000, 300_000, 900_000])
+            };
             wait + i64::try_from(host).unwrap_or(0)
         };
         pause(&sim, wait).await;

@@ -123,7 +123,8 @@ pub struct Tally {
 impl Tally {
     /// Adds another run's.
     pub fn add(&mut self, other: &Tally) {
-        let Tally { steps, stamps, finished, given_back, errors, commands, unclear, late, too_late, claims, .. } = other;
+        let Tally { steps, stamps, finished, given_back, errors, commands, unclear, late, too_late, claims, .. } =
+            other;
         self.steps += steps;
         self.stamps += stamps;
         self.finished += finished;
@@ -287,14 +288,7 @@ pub fn spawn(sim: &Sim, name: String, host: Option<usize>, future: impl Future<O
     let mut world = sim.borrow_mut();
     let delay = world.random.of(0..2000);
     let wake = world.now + delay;
-    world.processes.push(Process {
-        name,
-        host,
-        future: Some(Box::pin(future)),
-        wake,
-        paused_until: 0,
-        listens: false,
-    });
+    world.processes.push(Process { name, host, future: Some(Box::pin(future)), wake, paused_until: 0, listens: false });
     world.processes.len() - 1
 }
 
@@ -307,7 +301,8 @@ pub fn poll(sim: &Sim, number: usize) {
         let wakers = if world.wakers.is_empty() {
             Vec::new()
         } else {
-            let (mine, others) = std::mem::take(&mut world.wakers).into_iter().partition(|(process, _)| *process == number);
+            let (mine, others) =
+                std::mem::take(&mut world.wakers).into_iter().partition(|(process, _)| *process == number);
             world.wakers = others;
             mine
         };
