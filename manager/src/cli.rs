@@ -67,6 +67,9 @@ pub enum Verb {
         /// Take a repack request that somebody else made as ours
         #[arg(long)]
         adopt: bool,
+        /// Take a tape that somebody emptied and moved out of quarantine as reclaimed, if it is empty
+        #[arg(long)]
+        accept_empty: bool,
     },
     /// Repack again what a failed repack left on the tapes
     RetryFailed(On),
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn vids_are_made_upper_case_and_what_is_none_is_refused() {
-        let Verb::Requeue { on, adopt } = parse("requeue v01007 V01008 --adopt").unwrap().verb else { panic!() };
+        let Verb::Requeue { on, adopt, .. } = parse("requeue v01007 V01008 --adopt").unwrap().verb else { panic!() };
         assert_eq!(on.vids.iter().map(Vid::as_str).collect::<Vec<_>>(), ["V01007", "V01008"]);
         assert!(adopt);
         for bad in ["requeue V01007;rm", "rm -- --all", "rm ../x", "abort ''"] {

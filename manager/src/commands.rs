@@ -33,7 +33,10 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
             let act = Act::Change { mode: ch.mode, priority: ch.priority, responsible: ch.responsible.clone() };
             change::run(store, &act, &ch.on, json, desk).await
         }
-        Verb::Requeue { on, adopt } => change::run(store, &Act::Requeue { adopt: *adopt }, on, json, desk).await,
+        Verb::Requeue { on, adopt, accept_empty } => {
+            let act = Act::Requeue { adopt: *adopt, accept_empty: *accept_empty };
+            change::run(store, &act, on, json, desk).await
+        }
         Verb::RetryFailed(on) => change::run(store, &Act::Want(Wanted::Retry), on, json, desk).await,
         Verb::Abort(on) => change::run(store, &Act::Want(Wanted::GiveBack), on, json, desk).await,
         Verb::Unstick(on) => change::run(store, &Act::Want(Wanted::Unstick), on, json, desk).await,
