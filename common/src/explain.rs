@@ -18,6 +18,22 @@ use crate::task::{Control, Ground, Next, Outcome, Task, Wanted, later};
 /// How the operator's tool is called, for the commands that are suggested.
 const MANAGER: &str = "cta-ops-repack-manager";
 
+/// Codes of explanations beside those of [`Code`]: what is no reason that a stage kept.
+pub const CODES: [&str; 12] = [
+    "due",
+    "error-set-elsewhere",
+    "finished",
+    "lease-expired",
+    "manual",
+    "no-next-attempt",
+    "not-due",
+    "not-seen-yet",
+    "odd-row",
+    "queued",
+    "stopped",
+    "working",
+];
+
 /// The most slot holders that are named one by one.
 const NAMED: usize = 5;
 

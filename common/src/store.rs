@@ -22,10 +22,12 @@ use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow
 
 mod lists;
 pub mod migrate;
+mod overview;
 mod rows;
 mod statements;
 
 pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks};
+pub use overview::{Glob, OverviewFilter};
 use rows::{Clock, read_row, read_task};
 use statements::Statements;
 
@@ -455,10 +457,11 @@ impl Store {
             None => Task::made(&tape, &ground),
         };
         entered.memory.source_state = Some(new.source_state.clone());
+        entered.memory.logical_library = Some(new.logical_library.clone());
         notes.push(Note {
             kind: "entered",
             stage: entered.stage.clone(),
-            detail: json!({"tapepool": new.tapepool, "state": new.source_state, "files": new.files, "bytes": new.bytes,
+            detail: json!({"tapepool": new.tapepool, "library": new.logical_library, "state": new.source_state, "files": new.files, "bytes": new.bytes,
                            "priority": new.priority, "responsible": new.responsible}),
         });
         *task = Some(entered);

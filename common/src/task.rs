@@ -214,6 +214,8 @@ pub struct Marks {
 pub struct Memory {
     /// CTA state at prepare: given back at the end.
     pub source_state: Option<String>,
+    /// Logical library at prepare. For people only: whoever decides asks CTA.
+    pub logical_library: Option<String>,
     /// `creationLog` of our repack request.
     pub request: Option<Log3>,
     /// A `repack add` of ours was allowed to run, where the look before saw no request.

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use common::journey::{Mode, State};
+use common::journey::Mode;
 use common::stages::STAGES;
 use common::tape::Vid;
+
+use crate::filter::Filter;
 
 /// The operator's tool of the repack automation.
 ///
@@ -121,18 +123,12 @@ pub enum ConfigVerb {
 /// Which tapes to list, and how.
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only these, finished ones too
-    #[arg(value_name = "VID", value_parser = vid)]
-    pub vids: Vec<Vid>,
+    /// Which tapes.
+    #[command(flatten)]
+    pub filter: Filter,
     /// Finished ones too
     #[arg(short, long)]
     pub all: bool,
-    /// Only tapes in these states
-    #[arg(short, long, value_delimiter = ',', value_name = "STATE")]
-    pub state: Vec<State>,
-    /// Only tapes in these modes
-    #[arg(short, long, value_delimiter = ',', value_name = "MODE")]
-    pub mode: Vec<Mode>,
     /// All columns
     #[arg(short, long)]
     pub long: bool,
@@ -234,6 +230,7 @@ fn stages(text: &str) -> Result<Stages, String> {
 mod tests {
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
+    use common::journey::State;
 
     use super::*;
 
@@ -295,8 +292,8 @@ mod tests {
     #[test]
     fn states_and_modes_are_lists_and_unknown_ones_are_named() {
         let Verb::Ls(ls) = parse("ls --state started,Repacked --mode error V01007").unwrap().verb else { panic!() };
-        assert_eq!(ls.state, [State::Started, State::Repacked]);
-        assert_eq!(ls.mode, [Mode::Error]);
+        assert_eq!(ls.filter.which.states, [State::Started, State::Repacked]);
+        assert_eq!(ls.filter.settable.modes, [Mode::Error]);
         assert!(refused("ls --state done").to_string().contains("reclaimed"));
         refused("ls --json --jsonl");
     }

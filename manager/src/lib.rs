@@ -8,6 +8,7 @@
 //! | [`cli`] | verbs and options |
 //! | [`acts`] | pure: what a verb does to a tape, or why not |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
+//! | [`filter`] | which tapes are meant, for looking and for acting |
 //! | [`output`] | text for people and for machines |
 //! | [`actor`] | who is at the keyboard |
 
@@ -20,6 +21,7 @@ pub mod actor;
 pub mod acts;
 pub mod cli;
 pub mod commands;
+pub mod filter;
 pub mod output;
 
 use cli::{Cli, ConfigVerb, Verb};

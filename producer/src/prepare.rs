@@ -130,6 +130,7 @@ pub fn new_tape(tape: &reply::Tape, order: &Order) -> NewTape {
         tapepool: tape.tapepool.clone(),
         responsible: order.responsible.clone(),
         source_state: tape.state.clone(),
+        logical_library: tape.logical_library.clone(),
     }
 }
 
@@ -446,6 +447,7 @@ mod tests {
             tapepool: "raw".to_owned(),
             responsible: "maria".to_owned(),
             source_state: "DISABLED".to_owned(),
+            logical_library: "LIB1".to_owned(),
         };
         assert_eq!(new_tape(&cta_tape(), &order()), expected);
     }

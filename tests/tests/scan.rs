@@ -99,6 +99,7 @@ async fn of_200_000_tapes_the_right_ones_are_chosen_in_memory_that_does_not_grow
         tapepool: tape.pool,
         responsible: "maria".to_owned(),
         source_state: "ACTIVE".to_owned(),
+        logical_library: "LIB1".to_owned(),
     };
     let there = site.store().enter(&entered.parse().expect("a VID"), &new).await.expect("the database");
     assert_eq!(there, Entered::Added);

@@ -1,11 +1,10 @@
 //! What spans tapes: what is due, what holds a slot, what is to be told.
 
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
-use super::rows::{read_prefixed, read_row};
 use super::{Locked, Store, StoreError, describe};
 use crate::journey::Mode;
 use crate::tape::{OddRow, Tape, Vid};
@@ -137,6 +136,8 @@ pub struct NewTape {
     pub responsible: String,
     /// CTA state, to be given back at the end.
     pub source_state: String,
+    /// Logical library.
+    pub logical_library: String,
 }
 
 /// What became of an entry.
@@ -306,34 +307,6 @@ impl Store {
             count += 1;
         }
         Ok(count)
-    }
-
-    /// Rows with everything known about them, in the order of the VIDs. `vids`, `modes`: only these; `finished`: those too.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn overview(
-        &self,
-        vids: Option<&[Vid]>,
-        modes: Option<&[Mode]>,
-        finished: bool,
-    ) -> Result<Vec<Overview>, StoreError> {
-        let vids: Option<Vec<&str>> = vids.map(|vids| vids.iter().map(Vid::as_str).collect());
-        let modes: Option<Vec<&str>> = modes.map(|modes| modes.iter().map(|mode| mode.label()).collect());
-        let client = self.client().await?;
-        let rows = client.query(&self.statements.overview, &[&vids, &modes, &finished]).await?;
-        rows.iter()
-            .map(|row| {
-                let has_task = row.get::<_, Option<String>>("k_tape").is_some();
-                let who: Option<String> = row.get("hold_who");
-                Ok(Overview {
-                    row: read_row(row, TimeDelta::hours(1)),
-                    task: if has_task { Some(read_prefixed(row, "k_")?) } else { None },
-                    hold: who.map(|who| Hold { who, why: row.get("hold_why"), until: row.get("hold_until") }),
-                    now: row.get("now"),
-                })
-            })
-            .collect()
     }
 
     /// The newest lines of the history, oldest first.

@@ -62,6 +62,7 @@ pub(super) struct Statements {
     pub unwritten: String,
     pub written: String,
     pub export: String,
+    /// Up to where the conditions begin.
     pub overview: String,
     pub events: String,
     pub holds: String,
@@ -185,9 +186,7 @@ impl Statements {
             overview: format!(
                 "SELECT {row}, {}, c.who AS hold_who, c.why AS hold_why, c.until AS hold_until, clock_timestamp() AS now \
                  FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape \
-                 LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) \
-                 WHERE ($1::text[] IS NULL OR m.tape = ANY($1)) AND ($2::text[] IS NULL OR m.mode::text = ANY($2)) \
-                 AND ($3 OR m.finished IS NULL) ORDER BY m.tape",
+                 LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) ",
                 task.split(", ").map(|column| format!("{column} AS k_{}", column.trim_start_matches("k."))).collect::<Vec<_>>().join(", ")
             ),
             events: format!(

@@ -1,7 +1,5 @@
 //! `ls`: how far tapes are, and why they wait or failed.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color};
 use common::explain::{Explained, Slots, ago, explain};
@@ -14,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{change::remaining, told};
 use crate::cli::Ls;
+use crate::filter::vid_of;
 use crate::output::{Desk, Exit, bytes, cell, clean, coloured, iso};
 
 /// What an explanation needs beside the row.
@@ -46,48 +45,27 @@ impl Around {
 /// # Errors
 /// What the database says.
 pub async fn run(store: &Store, ls: &Ls, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
-    let vids = (!ls.vids.is_empty()).then_some(ls.vids.as_slice());
-    let modes = (!ls.mode.is_empty()).then_some(ls.mode.as_slice());
-    let finished = ls.all || vids.is_some() || ls.state.contains(&State::Finished);
-    let mut overviews = store.overview(vids, modes, finished).await.map_err(told)?;
-    let missing = not_found(store, ls, &overviews, modes).await?;
-    if !ls.state.is_empty() {
-        // An odd row has no state; it is listed all the same, for nobody else names it.
-        overviews.retain(|overview| overview.row.as_ref().map_or(true, |tape| ls.state.contains(&tape.state())));
-    }
+    let selected = ls.filter.select(store, ls.all).await.map_err(told)?;
     let around = Around::look(store).await.map_err(told)?;
     let settings = store.settings();
     let rows: Vec<(&Overview, Explained)> =
-        overviews.iter().map(|overview| (overview, around.explain(overview, settings))).collect();
+        selected.overviews.iter().map(|overview| (overview, around.explain(overview, settings))).collect();
     if json || ls.jsonl {
         machines(&rows, ls.jsonl, desk)?;
     } else {
         people(&rows, ls.long, desk)?;
     }
-    for vid in &missing {
+    for vid in &selected.missing {
         desk.remark(&format!("error: {vid}: not in the table"));
     }
-    Ok(if missing.is_empty() { Exit::Done } else { Exit::Failed })
-}
-
-/// VIDs that were named and are not in the table, whatever the filters.
-async fn not_found(store: &Store, ls: &Ls, listed: &[Overview], modes: Option<&[Mode]>) -> anyhow::Result<Vec<Vid>> {
-    let everything;
-    let there = if modes.is_some() && !ls.vids.is_empty() {
-        everything = store.overview(Some(&ls.vids), None, true).await.map_err(told)?;
-        &everything
-    } else {
-        listed
-    };
-    let names: HashSet<&str> = there.iter().map(name).collect();
-    Ok(ls.vids.iter().filter(|vid| !names.contains(vid.as_str())).cloned().collect())
-}
-
-fn name(overview: &Overview) -> &str {
-    match &overview.row {
-        Ok(tape) => tape.vid.as_str(),
-        Err(odd) => &odd.tape,
+    for glob in &selected.unmatched {
+        desk.remark(&format!("error: {glob}: no such tape in the table"));
     }
+    if selected.odd_left_out > 0 {
+        desk.remark(&format!("odd rows left out: {}; 'ls' without conditions names them", selected.odd_left_out));
+    }
+    let found = selected.missing.is_empty() && selected.unmatched.is_empty();
+    Ok(if found { Exit::Done } else { Exit::Failed })
 }
 
 fn machines(rows: &[(&Overview, Explained)], lines: bool, desk: &mut Desk<'_>) -> anyhow::Result<()> {
@@ -113,7 +91,7 @@ pub fn object(overview: &Overview, why: &Explained) -> Value {
         Next::Never => Some("never".to_owned()),
     });
     json!({
-        "vid": name(overview),
+        "vid": vid_of(overview),
         "state": tape.map(Tape::state),
         "mode": tape.map(|tape| tape.mode),
         "entered": stamp(State::Entered),
