@@ -20,12 +20,14 @@ use crate::settings::Settings;
 use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
+mod import;
 mod lists;
 pub mod migrate;
 mod overview;
 mod rows;
 mod statements;
 
+pub use import::{Column, Definition, Walked};
 pub use lists::{Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks};
 pub use overview::{Glob, OverviewFilter};
 use rows::{Clock, read_row, read_task};

@@ -55,6 +55,21 @@ impl Act {
     }
 }
 
+impl Act {
+    /// Why the history must say why: it takes something away, or takes somebody else's doing for ours. None: it need not.
+    pub fn wants_reason(&self) -> Option<&'static str> {
+        match self {
+            Act::Want(Wanted::GiveBack) => Some("the repack is given up, and whoever asked for it will want to know"),
+            Act::Remove => Some("the tape leaves the table, and whoever asked for its repack will want to know"),
+            Act::Requeue { adopt: true, .. } => Some("somebody else's request is taken as ours"),
+            Act::Requeue { accept_empty: true, .. } => {
+                Some("what somebody else did to the tape is taken as our reclaim")
+            }
+            Act::Requeue { .. } | Act::Want(_) | Act::Change { .. } | Act::Hold(_) | Act::Release => None,
+        }
+    }
+}
+
 /// What is known of a tape, under its locks or from a look.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -246,6 +261,13 @@ impl Case<'_> {
         let accepts = accept_empty && !self.task.memory.accept_empty;
         if self.tape.mode == Mode::Auto && !self.task.has_stop() && !adopts && !accepts {
             return if wakes { self.wake() } else { self.goes_on() };
+        }
+        if let (true, "reclaim", None, Some(stop)) =
+            (self.task.has_stop(), stage.name, self.reason, self.task.reason.as_ref())
+        {
+            let why =
+                format!("it was stopped before its reclaim, which cannot be undone ({}: {})", stop.code, stop.text);
+            return Judged::refused(why, "make sure of the tape, then repeat the command with --reason".to_owned());
         }
         let mode = match self.mode_auto() {
             Ok(mode) => mode,

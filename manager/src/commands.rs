@@ -7,11 +7,15 @@ use crate::acts::Act;
 use crate::cli::{Cli, Verb};
 use crate::output::{Desk, Exit};
 
+pub mod add;
 pub mod change;
 pub mod config_check;
+pub mod import;
 pub mod ls;
 pub mod migrate;
+pub mod pages;
 pub mod pause;
+pub mod selection;
 pub mod show;
 
 /// Runs a verb against the database.
@@ -22,7 +26,9 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
     let json = cli.json;
     match &cli.verb {
         Verb::Migrate { dry_run } => migrate::run(store.settings(), *dry_run, json, desk).await,
-        Verb::Config { .. } => unreachable!("needs no database, and is answered before there is one"),
+        Verb::Config { .. } | Verb::Completions { .. } | Verb::Man { .. } => {
+            unreachable!("needs no database, and is answered before there is one")
+        }
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
         Verb::Show { vid, events } => show::run(store, vid, *events, json, desk).await,
         Verb::Ch(ch) => {
@@ -31,7 +37,7 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
                 return Ok(Exit::Misuse);
             }
             let act = Act::Change { mode: ch.mode, priority: ch.priority, responsible: ch.responsible.clone() };
-            change::run(store, &act, &ch.on, json, desk).await
+            change::run(store, &act, &ch.on(), json, desk).await
         }
         Verb::Requeue { on, adopt, accept_empty } => {
             let act = Act::Requeue { adopt: *adopt, accept_empty: *accept_empty };
@@ -44,6 +50,11 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::Hold { on, span } => change::run(store, &Act::Hold(*span), on, json, desk).await,
         Verb::Release(on) => change::run(store, &Act::Release, on, json, desk).await,
         Verb::Pause { stage, span } => pause::run(store, stage, Some(*span), json, desk).await,
+        Verb::Add(add) => add::run(store, add, json, desk).await,
+        Verb::Import { migrate, cta, dry_run } => {
+            let options = import::Options { migrate: *migrate, cta: *cta, dry_run: *dry_run };
+            import::run(store, options, json, desk).await
+        }
         Verb::Resume { stage } => pause::run(store, stage, None, json, desk).await,
     }
 }

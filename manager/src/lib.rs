@@ -9,6 +9,7 @@
 //! | [`acts`] | pure: what a verb does to a tape, or why not |
 //! | [`commands`] | a file for each verb, or for each family of verbs |
 //! | [`filter`] | which tapes are meant, for looking and for acting |
+//! | [`examples`] | what the help of each verb ends with |
 //! | [`output`] | text for people and for machines |
 //! | [`actor`] | who is at the keyboard |
 
@@ -21,6 +22,7 @@ pub mod actor;
 pub mod acts;
 pub mod cli;
 pub mod commands;
+pub mod examples;
 pub mod filter;
 pub mod output;
 
@@ -29,6 +31,13 @@ use output::{Desk, Exit};
 
 /// Runs one command line. `actor` is who the history names.
 pub async fn run(cli: &Cli, actor: &str, desk: &mut Desk<'_>) -> Exit {
+    match &cli.verb {
+        Verb::Completions { shell, program } => {
+            return finish(commands::pages::completions(*shell, *program, desk), desk);
+        }
+        Verb::Man { dir } => return finish(commands::pages::man(dir.as_deref(), cli.json, desk), desk),
+        _ => {}
+    }
     let path = settings::path(cli.config.clone());
     let loaded = settings::load(&path);
     if let Verb::Config { verb: ConfigVerb::Check { strict } } = &cli.verb {
