@@ -46,10 +46,10 @@ pub struct Which {
     #[arg(id = "which_library", long = "library", value_delimiter = ',', value_name = "LIBRARY")]
     pub libraries: Vec<Glob>,
     /// Only tapes that are in their present state for at least so long, such as 12h, 1d2h or 90m
-    #[arg(id = "which_older", long, value_name = "DURATION", value_parser = crate::output::duration)]
+    #[arg(id = "which_older", long = "older-than", value_name = "DURATION", value_parser = crate::output::duration)]
     pub older_than: Option<TimeDelta>,
     /// Only tapes that are in their present state for less than so long
-    #[arg(id = "which_newer", long, value_name = "DURATION", value_parser = crate::output::duration)]
+    #[arg(id = "which_newer", long = "newer-than", value_name = "DURATION", value_parser = crate::output::duration)]
     pub newer_than: Option<TimeDelta>,
     /// Only tapes that the last attempt left so: waiting, retrying, stalled, failed
     #[arg(id = "which_outcome", long = "outcome", value_delimiter = ',', value_name = "OUTCOME", value_parser = outcome)]
@@ -58,7 +58,7 @@ pub struct Which {
     #[arg(id = "which_code", long = "code", value_delimiter = ',', value_name = "CODE", value_parser = code)]
     pub codes: Vec<String>,
     /// Only tapes that are on hold
-    #[arg(id = "which_held", long)]
+    #[arg(id = "which_held", long = "held")]
     pub held: bool,
 }
 
