@@ -1233,7 +1233,8 @@ impl Task {
             Next::Never => return false,
         };
         let at = self.settle_until.map_or(may, |settled| settled.max(may));
-        if at >= before {
+        // Stamps are rounded to seconds, and what was reckoned with them is not.
+        if before - at < TimeDelta::seconds(1) {
             return false;
         }
         self.next = if at > ground.now { Next::At(at) } else { Next::Now };
