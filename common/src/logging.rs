@@ -33,6 +33,14 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 #[must_use = "the last lines are lost without it"]
 pub struct Guard {
     stderr: Arc<Background>,
+    warns_on_stderr: bool,
+}
+
+impl Guard {
+    /// Whether warnings and errors of the log are on stderr too: wanted, or because no file can be written.
+    pub fn warns_on_stderr(&self) -> bool {
+        self.warns_on_stderr
+    }
 }
 
 impl Drop for Guard {
@@ -92,7 +100,7 @@ pub fn init(
     let subscriber =
         subscriber(filter, Json::new(program), to_file, human, level, move |line: Vec<u8>| people.write(line));
     tracing::subscriber::set_global_default(subscriber)?;
-    Ok(Guard { stderr: background })
+    Ok(Guard { stderr: background, warns_on_stderr: level != LevelFilter::OFF })
 }
 
 /// The log file of a program.

@@ -21,6 +21,7 @@ use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
 pub mod examine;
+mod import;
 mod lists;
 pub mod migrate;
 mod overview;
@@ -29,6 +30,7 @@ mod rows;
 mod site;
 mod statements;
 
+pub use import::{Column, Definition, Walked};
 pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
 };

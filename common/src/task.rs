@@ -6,6 +6,7 @@
 //! | event | attempts, crashes | next attempt | dispatched | slot | lease, generation |
 //! |---|---|---|---|---|---|
 //! | row made, requeue, `wanted` set, edited elsewhere | 0, 0 | now | cleared | as is | new generation |
+//! | requeue of a tape that waits | - | now, not before it settled or may be tried | cleared | as is | new generation |
 //! | claim | an expired lease is closed as abandoned first; at the maximum a Stop | must not be ahead | - | taken by start and retry | new epoch |
 //! | Done | 0, 0 | when the next stage is due | cleared | freed where a look allows | closed, new generation |
 //! | NotYet | 0, 0 (kept while a command settles) | until, else backoff | cleared | kept | closed |
@@ -221,6 +222,8 @@ pub struct Memory {
     pub asked: bool,
     /// Take the request that is there as ours (rows that ATRESYS started, and `requeue --adopt`).
     pub adopt: bool,
+    /// Take a tape that is found empty outside the quarantine pool as reclaimed (`requeue --accept-empty`).
+    pub accept_empty: bool,
     /// Kinds of the changing commands of this journey, and when each was last allowed to run.
     pub issued: BTreeMap<String, DateTime<Utc>>,
     /// Kinds in `issued` of which no command had an effect: each was refused, or never ran.
@@ -1215,6 +1218,29 @@ impl Task {
         self.dispatched_at = None;
         self.fresh_start(ground);
         self.next = self.resume(tape, ground);
+    }
+
+    /// Cuts a wait short: the tape is looked at now, or as soon as its stage may be tried by today's settings, and never before
+    /// a command has settled. What counts failures and says why it waited stays. False: there is no wait to cut short.
+    pub fn wake(&mut self, tape: &Tape, ground: &Ground<'_>) -> bool {
+        let Next::At(before) = self.next else { return false };
+        if before <= ground.now || self.has_stop() || self.owner.is_some() {
+            return false;
+        }
+        let may = match self.resume(tape, ground) {
+            Next::Now => ground.now,
+            Next::At(at) => at,
+            Next::Never => return false,
+        };
+        let at = self.settle_until.map_or(may, |settled| settled.max(may));
+        // Stamps are rounded to seconds, and what was reckoned with them is not.
+        if before - at < TimeDelta::seconds(1) {
+            return false;
+        }
+        self.next = if at > ground.now { Next::At(at) } else { Next::Now };
+        self.generation = ground.fresh_generation;
+        self.dispatched_at = None;
+        true
     }
 
     /// Something was seen that a worker should look at now; unless it is stopped, settling, or backing off.

@@ -17,6 +17,8 @@ pub enum Act {
     Requeue {
         /// Take the request that is there as ours.
         adopt: bool,
+        /// Take a tape that is found empty outside the quarantine pool as reclaimed.
+        accept_empty: bool,
     },
     /// A wish that a worker fulfils.
     Want(Wanted),
@@ -49,6 +51,21 @@ impl Act {
             Act::Remove => "rm",
             Act::Hold(_) => "hold",
             Act::Release => "release",
+        }
+    }
+}
+
+impl Act {
+    /// Why the history must say why: it takes something away, or takes somebody else's doing for ours. None: it need not.
+    pub fn wants_reason(&self) -> Option<&'static str> {
+        match self {
+            Act::Want(Wanted::GiveBack) => Some("the repack is given up, and whoever asked for it will want to know"),
+            Act::Remove => Some("the tape leaves the table, and whoever asked for its repack will want to know"),
+            Act::Requeue { adopt: true, .. } => Some("somebody else's request is taken as ours"),
+            Act::Requeue { accept_empty: true, .. } => {
+                Some("what somebody else did to the tape is taken as our reclaim")
+            }
+            Act::Requeue { .. } | Act::Want(_) | Act::Change { .. } | Act::Hold(_) | Act::Release => None,
         }
     }
 }
@@ -164,7 +181,7 @@ pub fn judge(act: &Act, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<
     };
     let case = Case { tape, task, reason, ground };
     let mut judged = match act {
-        Act::Requeue { adopt } => case.requeue(*adopt),
+        Act::Requeue { adopt, accept_empty } => case.requeue(*adopt, *accept_empty, true),
         Act::Want(wanted) => case.want(*wanted),
         Act::Change { mode, priority, responsible } => case.change(*mode, *priority, responsible.as_deref()),
         Act::Remove => case.remove(),
@@ -234,21 +251,23 @@ impl Case<'_> {
         }
     }
 
-    fn requeue(mut self, adopt: bool) -> Judged {
+    /// `wakes`: a tape that only waits is looked at sooner.
+    fn requeue(mut self, adopt: bool, accept_empty: bool, wakes: bool) -> Judged {
         let Some(stage) = stages::after(self.tape.state()) else { return self.over() };
-        if adopt && self.tape.state() > State::Repacked {
-            let why = format!("a tape that is {} has no repack request to adopt", self.tape.state());
-            return Judged::refused(why, format!("see {}", self.command("show")));
+        if let Some(refused) = self.unacceptable(adopt, accept_empty) {
+            return refused;
         }
         let adopts = adopt && !(self.task.memory.adopt && self.task.memory.request.is_none());
-        if self.tape.mode == Mode::Auto && !self.task.has_stop() && !adopts {
-            let next = match self.task.next {
-                Next::At(at) if at > self.ground.now => {
-                    format!("; the next attempt is in {}", ago(at - self.ground.now))
-                }
-                Next::Now | Next::At(_) | Next::Never => String::new(),
-            };
-            return Judged::new(Plan::Already(format!("in mode auto, and not stopped{next}")));
+        let accepts = accept_empty && !self.task.memory.accept_empty;
+        if self.tape.mode == Mode::Auto && !self.task.has_stop() && !adopts && !accepts {
+            return if wakes { self.wake() } else { self.goes_on() };
+        }
+        if let (true, "reclaim", None, Some(stop)) =
+            (self.task.has_stop(), stage.name, self.reason, self.task.reason.as_ref())
+        {
+            let why =
+                format!("it was stopped before its reclaim, which cannot be undone ({}: {})", stop.code, stop.text);
+            return Judged::refused(why, "make sure of the tape, then repeat the command with --reason".to_owned());
         }
         let mode = match self.mode_auto() {
             Ok(mode) => mode,
@@ -261,14 +280,21 @@ impl Case<'_> {
         if adopts {
             what.push("the repack request that CTA holds for it counts as ours".to_owned());
         }
+        if accepts {
+            what.push("if it is empty, it counts as reclaimed, in whatever pool it is".to_owned());
+        }
         what.push(match self.task.wanted {
             Some(wanted) => format!("goes on with what was asked for ({})", wanted.name()),
             None => format!("goes on at stage {}", stage.name),
         });
         let stopped = self.task.reason.clone().filter(|_| self.task.has_stop());
-        let note = self.note("requeue", json!({"mode": self.tape.mode, "stopped": stopped, "adopt": adopts}));
+        let note = self.note(
+            "requeue",
+            json!({"mode": self.tape.mode, "stopped": stopped, "adopt": adopts, "accept_empty": accepts}),
+        );
         let remarks = self.remarks();
         self.task.requeue(self.tape, self.ground);
+        self.task.memory.accept_empty |= accepts;
         if adopts {
             self.task.memory.adopt = true;
             self.task.memory.request = None;
@@ -276,6 +302,57 @@ impl Case<'_> {
             self.task.memory.asked = false;
         }
         Judged { task: Some(self.task), mode, notes: vec![note], ..Judged::new(Plan::Change { what, remarks }) }
+    }
+
+    /// Why what is to be accepted cannot be there.
+    fn unacceptable(&self, adopt: bool, accept_empty: bool) -> Option<Judged> {
+        let state = self.tape.state();
+        let why = if adopt && state > State::Repacked {
+            format!("a tape that is {state} has no repack request to adopt")
+        } else if accept_empty && state != State::Quarantined {
+            format!("a tape that is {state} is not about to be reclaimed: there is nothing to accept")
+        } else {
+            return None;
+        };
+        Some(Judged::refused(why, format!("see {}", self.command("show"))))
+    }
+
+    /// In mode auto and not stopped.
+    fn goes_on(&self) -> Judged {
+        let next = match (&self.task.owner, self.task.next) {
+            (Some(owner), _) if self.task.is_leased(self.ground.now) => format!("; {owner} is at it now"),
+            (_, Next::At(at)) if at > self.ground.now => {
+                format!("; the next attempt is in {}", ago(at - self.ground.now))
+            }
+            (_, Next::Now | Next::At(_) | Next::Never) => String::new(),
+        };
+        Judged::new(Plan::Already(format!("in mode auto, and not stopped{next}")))
+    }
+
+    /// A tape that only waits is looked at sooner.
+    fn wake(mut self) -> Judged {
+        let (before, reason) = (self.task.next, self.task.reason.clone());
+        if !self.task.wake(self.tape, self.ground) {
+            return self.goes_on();
+        }
+        let left = |next| match next {
+            Next::At(at) => format!("in {}", ago(at - self.ground.now)),
+            Next::Now | Next::Never => "now".to_owned(),
+        };
+        let what = format!("the next attempt is {} instead of {}", left(self.task.next), left(before));
+        let mut remarks = self.remarks();
+        if let Some(reason) = &reason {
+            remarks.push(format!("it waited because: {}", reason.text));
+        }
+        let until = |next| match next {
+            Next::At(at) => Some(at),
+            Next::Now | Next::Never => None,
+        };
+        let note = self.note(
+            "requeue",
+            json!({"mode": self.tape.mode, "woken_from": until(before), "next": until(self.task.next)}),
+        );
+        Judged { task: Some(self.task), notes: vec![note], ..Judged::new(Plan::Change { what: vec![what], remarks }) }
     }
 
     fn want(mut self, wanted: Wanted) -> Judged {
@@ -360,7 +437,7 @@ impl Case<'_> {
         let responsible = responsible.filter(|responsible| *responsible != self.tape.responsible);
         let mut judged = match mode {
             None => Judged::new(Plan::Already(String::new())),
-            Some(Mode::Auto) => Case { task: self.task.clone(), ..self }.requeue(false),
+            Some(Mode::Auto) => Case { task: self.task.clone(), ..self }.requeue(false, false, false),
             Some(Mode::Manual) => Case { task: self.task.clone(), ..self }.take_over(),
             Some(Mode::Error) => Judged::refused(
                 "mode error needs a reason that the automation knows, so only the automation sets it",

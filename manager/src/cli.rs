@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use chrono::TimeDelta;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use common::journey::Mode;
 use common::stages::STAGES;
 use common::tape::Vid;
 
 use crate::commands::ls::sort::Key;
-use crate::filter::Filter;
+use crate::examples;
+use crate::filter::{Filter, Name, Settable, Which};
 
 /// The operator's tool of the repack automation.
 ///
 /// Exit status: 0 done, or already so; 1 failed, or something was refused or not found; 2 misuse or bad configuration.
 #[derive(Debug, Parser)]
-#[command(name = "cta-ops-repack-manager", version, disable_version_flag = true)]
+#[command(name = "cta-ops-repack-manager", version, disable_version_flag = true, after_help = examples::PROGRAM)]
 pub struct Cli {
     /// Configuration file [default: $CTA_OPS_CONFIG, else /etc/cta-ops/cta-ops-config.yaml]
     #[arg(short = 'C', long, global = true, value_name = "FILE")]
@@ -38,12 +39,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Create the tables beside ATRESYS's own, or bring them up to date; run again, it changes nothing
+    #[command(after_help = examples::MIGRATE)]
     Migrate {
         /// Try it in a transaction that is rolled back
         #[arg(long)]
         dry_run: bool,
     },
-    /// The configuration file
+    /// Look at the configuration file
+    #[command(after_help = examples::CONFIG)]
     Config {
         /// What to do with it.
         #[command(subcommand)]
@@ -53,17 +56,13 @@ pub enum Verb {
     ///
     /// Looks at configuration, directories, database, broker and CTA, and changes nothing. All checks are made, whatever fails
     /// first; what depends on something that fails is "not asked". It holds for the user who runs it, on this host.
-    #[command(
-        after_help = "Example:\n  cta-ops-repack-manager check-env\n  cta-ops-repack-manager check-env --json | jq '.[] | select(.result == \"fails\")'\n\n\
-        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails\n             2 misuse or bad configuration"
-    )]
+    #[command(after_help = examples::CHECK_ENV)]
     CheckEnv,
     /// Whether tapes would pass prepare, and whether their repacks would succeed
     ///
     /// Prepare is tried without entering anything; then every storage class and copy on the tape is followed along its archive
     /// route to tapes that can be written to. Nothing is changed.
-    #[command(after_help = "Example:\n  cta-ops-repack-manager check-tape V01007 V01008 --priority 50\n\n\
-        Exit status: 0 nothing fails (there may be warnings)\n             1 something fails for one of the tapes\n             2 misuse or bad configuration")]
+    #[command(after_help = examples::CHECK_TAPE)]
     CheckTape {
         /// The tapes
         #[arg(value_name = "VID", required = true, value_parser = vid)]
@@ -73,94 +72,119 @@ pub enum Verb {
         priority: Option<i16>,
     },
     /// List tapes: how far they are, and why they wait or failed
-    #[command(after_help = "Examples:
-  cta-ops-repack-manager ls
-  cta-ops-repack-manager ls --mode error --sort -since
-  cta-ops-repack-manager ls 'V01*' --state started,repacked --older-than 2d --long
-  cta-ops-repack-manager ls --pool 'raw_*' --code repack-running --jsonl
-  cta-ops-repack-manager ls --all --sort -bytes --limit 20
-  cta-ops-repack-manager ls --watch 10")]
+    #[command(after_help = examples::LS)]
     Ls(Box<Ls>),
     /// Everything known of one tape: what the row says, what CTA says, what the queue holds, and what happened
-    #[command(after_help = "Examples:
-  cta-ops-repack-manager show V01007
-  cta-ops-repack-manager show V01007 --events 200 -V
-  cta-ops-repack-manager show V01007 --no-cta --json")]
+    #[command(after_help = examples::SHOW)]
     Show(Show),
     /// What happened: events, oldest first
-    #[command(
-        after_help = "Example: what was changed in CTA since yesterday, and by whom\n  cta-ops-repack-manager history --kind intent,answer --since 1d"
-    )]
+    #[command(after_help = examples::HISTORY)]
     History(crate::commands::history::History),
     /// Tapes and bytes by state, what was done, how long it takes, and a forecast
-    #[command(
-        after_help = "Example: what was done in each of the last ten weeks\n  cta-ops-repack-manager stats --days 70 --weekly"
-    )]
+    #[command(after_help = examples::STATS)]
     Stats(crate::commands::stats::Stats),
     /// What the queues hold, and who takes it
-    #[command(after_help = "Example: does anybody take what is published?\n  cta-ops-repack-manager queues")]
+    #[command(after_help = examples::QUEUES)]
     Queues,
     /// Parked messages: those that name no tape (tapes that failed are in `ls --mode error`)
-    #[command(
-        after_help = "Looking takes messages into the hand for a moment: meanwhile others do not see them. The broker counts it; a \
-        message that was delivered ten times is stored anew at the end of the queue, so that no delivery limit drops it.\n\n\
-        Example: look, then remove one for good\n  cta-ops-repack-manager dead ls\n  cta-ops-repack-manager dead show 1\n  \
-        cta-ops-repack-manager dead drop 3f2a9c01b7d4"
-    )]
+    #[command(after_help = examples::DEAD)]
     Dead {
         /// What to do with them.
         #[command(subcommand)]
         verb: crate::commands::dead::Dead,
     },
     /// The files that a repack left on a tape
-    #[command(
-        after_help = "Example: all files, for a program\n  cta-ops-repack-manager failed-files V01005 --jsonl --copies 0"
-    )]
+    #[command(after_help = examples::FAILED_FILES)]
     FailedFiles(crate::commands::failed_files::FailedFiles),
     /// Change mode, priority or responsible
+    #[command(after_help = examples::CH)]
     Ch(Ch),
-    /// Give stopped or manual tapes to the automation again; each resumes where it stands
+    /// Give stopped or manual tapes to the automation again, and wake those that wait; each resumes where it stands
+    #[command(after_help = examples::REQUEUE)]
     Requeue {
         /// Which tapes.
         #[command(flatten)]
         on: On,
         /// Take a repack request that somebody else made as ours
-        #[arg(long)]
+        #[arg(long, help_heading = "How")]
         adopt: bool,
+        /// Take a tape that somebody emptied and moved out of quarantine as reclaimed, if it is empty
+        #[arg(long, help_heading = "How")]
+        accept_empty: bool,
     },
     /// Repack again what a failed repack left on the tapes
+    #[command(after_help = examples::RETRY_FAILED)]
     RetryFailed(On),
     /// Give tapes back as they were: no request, the state and pool they had
+    #[command(after_help = examples::ABORT)]
     Abort(On),
     /// Put tapes that CTA disabled while they were repacked back to REPACKING
+    #[command(after_help = examples::UNSTICK)]
     Unstick(On),
     /// Take tapes out of the table; their rows go to the history
+    #[command(after_help = examples::RM)]
     Rm(On),
     /// Keep the automation from tapes, whether they are in the table or not
+    #[command(after_help = examples::HOLD)]
     Hold {
         /// Which tapes.
         #[command(flatten)]
         on: On,
         /// For how long, such as 12h, 1d2h or 90m [default: until released]
-        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration, help_heading = "How")]
         span: Option<TimeDelta>,
     },
     /// Take the hold from tapes
+    #[command(after_help = examples::RELEASE)]
     Release(On),
     /// Keep the automation from starting work at a stage
+    #[command(after_help = examples::PAUSE)]
     Pause {
         /// Which stage.
         #[command(flatten)]
         stage: StageName,
         /// For how long, such as 12h [default: until resumed]
-        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration, help_heading = "How")]
         span: Option<TimeDelta>,
     },
     /// Let a paused stage go on
+    #[command(after_help = examples::RESUME)]
     Resume {
         /// Which stage.
         #[command(flatten)]
         stage: StageName,
+    },
+    /// Check tapes as prepare does, and enter those that pass into the table
+    #[command(after_help = examples::ADD)]
+    Add(Add),
+    /// Take over a table that ATRESYS works with: verify it, and note down what each tape is due for
+    #[command(after_help = examples::IMPORT)]
+    Import {
+        /// Create the tables beside it first, where they are missing
+        #[arg(long)]
+        migrate: bool,
+        /// Also ask CTA about every tape that is under way
+        #[arg(long)]
+        cta: bool,
+        /// Verify and report only
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print a script that completes words on the command line
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// For which shell
+        shell: Shell,
+        /// Of which program
+        #[arg(long, default_value = "manager")]
+        program: Program,
+    },
+    /// Print the manual page of this program, or write those of all programs
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// Write the pages of all programs and verbs into this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -168,6 +192,7 @@ pub enum Verb {
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Name everything that is wrong with it; exit status 2 if anything is
+    #[command(after_help = examples::CONFIG_CHECK)]
     Check {
         /// Refuse what would only be warned about, such as unknown keys
         #[arg(long)]
@@ -219,11 +244,25 @@ pub struct Show {
 /// Which tapes to change, and what the history shall say.
 #[derive(Debug, Args)]
 pub struct On {
-    /// The tapes
-    #[arg(value_name = "VID", required = true, value_parser = vid)]
-    pub vids: Vec<Vid>,
+    /// Which tapes.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// How.
+    #[command(flatten)]
+    pub bulk: Bulk,
+}
+
+/// What every verb that changes tapes has beside its filter.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Bulk {
+    /// Also the tapes that this file names, separated by white space; # begins a comment, - is stdin
+    #[arg(long, value_name = "FILE", help_heading = "Which tapes")]
+    pub vidfile: Option<PathBuf>,
+    /// Every tape in the table that is not finished: must be said where nothing else says which
+    #[arg(long, help_heading = "Which tapes")]
+    pub all: bool,
     /// Why, for the history
-    #[arg(short, long, value_parser = line)]
+    #[arg(short, long, value_name = "TEXT", value_parser = line, help_heading = "How")]
     pub reason: Option<String>,
     /// Whether to ask.
     #[command(flatten)]
@@ -231,31 +270,90 @@ pub struct On {
 }
 
 /// Whether to ask, and whether to do it at all.
-#[derive(Debug, Args, Clone, Copy)]
+#[derive(Debug, Default, Args, Clone, Copy)]
 pub struct Consent {
     /// Do not ask
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "How")]
     pub yes: bool,
     /// Show what would be changed, change nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "How")]
     pub dry_run: bool,
 }
 
-/// What to change.
+/// What to change, and of which tapes.
 #[derive(Debug, Args)]
 pub struct Ch {
-    /// Which tapes.
+    /// Which tapes; mode, priority and responsible are what they are to become.
     #[command(flatten)]
-    pub on: On,
+    pub which: Which,
+    /// Only tapes that are in these modes now: auto, manual, error
+    #[arg(long, value_delimiter = ',', value_name = "MODE", help_heading = "Which tapes")]
+    pub from_mode: Vec<Mode>,
     /// auto: give it to the automation again; manual: take it out of the automation's hands
-    #[arg(short, long, required_unless_present_any = ["priority", "responsible"])]
+    #[arg(short, long, value_name = "auto|manual", help_heading = "What to change")]
     pub mode: Option<Mode>,
-    /// A number under `priorities` of the configuration; the larger runs first
-    #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
+    /// A number under 'priorities' of the configuration; the larger runs first
+    #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "What to change")]
     pub priority: Option<i16>,
     /// Who asked for the repack
+    #[arg(long, value_name = "NAME", value_parser = line, help_heading = "What to change")]
+    pub responsible: Option<String>,
+    /// How.
+    #[command(flatten)]
+    pub bulk: Bulk,
+}
+
+impl Ch {
+    /// Which tapes to change.
+    pub fn on(&self) -> On {
+        let settable = Settable { modes: self.from_mode.clone(), ..Settable::default() };
+        On { filter: Filter { which: self.which.clone(), settable }, bulk: self.bulk.clone() }
+    }
+}
+
+/// Which tapes to enter, and how.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Tapes to enter; - reads them from stdin
+    #[arg(value_name = "VID", value_parser = listed)]
+    pub names: Vec<Name>,
+    /// Also the tapes that this file names, separated by white space; # begins a comment, - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub vidfile: Option<PathBuf>,
+    /// Priority, a number under 'priorities' of the configuration [default: default_priority]
+    #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub priority: Option<i16>,
+    /// Who asks for the repack [default: your login]
     #[arg(long, value_name = "NAME", value_parser = line)]
     pub responsible: Option<String>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", value_parser = line, help_heading = "How")]
+    pub reason: Option<String>,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+/// A shell that completes words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// A program of the repack automation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Program {
+    /// The operator's tool
+    Manager,
+    /// The scheduler
+    Producer,
+    /// Who does the work
+    Worker,
 }
 
 /// Which stage.
@@ -265,7 +363,7 @@ pub struct StageName {
     #[arg(value_name = "STAGE", value_parser = stages)]
     pub stage: Stages,
     /// Why, for the history and for those who ask why a tape waits
-    #[arg(short, long, value_parser = line)]
+    #[arg(short, long, value_name = "TEXT", value_parser = line, help_heading = "How")]
     pub reason: Option<String>,
     /// Whether to ask.
     #[command(flatten)]
@@ -280,6 +378,11 @@ pub struct Stages(pub Vec<&'static str>);
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
     seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds, from 0.1 to 86400".to_owned())
+}
+
+/// A VID, or stdin.
+fn listed(text: &str) -> Result<Name, String> {
+    if text == "-" { Ok(Name::Stdin) } else { vid(text).map(Name::Vid) }
 }
 
 pub(crate) fn vid(text: &str) -> Result<Vid, String> {
@@ -336,8 +439,8 @@ mod tests {
 
     #[test]
     fn vids_are_made_upper_case_and_what_is_none_is_refused() {
-        let Verb::Requeue { on, adopt } = parse("requeue v01007 V01008 --adopt").unwrap().verb else { panic!() };
-        assert_eq!(on.vids.iter().map(Vid::as_str).collect::<Vec<_>>(), ["V01007", "V01008"]);
+        let Verb::Requeue { on, adopt, .. } = parse("requeue v01007 V01008 --adopt").unwrap().verb else { panic!() };
+        assert_eq!(on.filter.vids().iter().map(Vid::as_str).collect::<Vec<_>>(), ["V01007", "V01008"]);
         assert!(adopt);
         for bad in ["requeue V01007;rm", "rm -- --all", "rm ../x", "abort ''"] {
             assert_eq!(refused(bad).kind(), ErrorKind::ValueValidation, "{bad}");
@@ -345,21 +448,27 @@ mod tests {
     }
 
     #[test]
-    fn verbs_that_change_tapes_want_at_least_one() {
-        for verb in ["requeue", "retry-failed", "abort", "unstick", "rm", "hold", "release", "ch --mode auto"] {
-            assert_eq!(refused(verb).kind(), ErrorKind::MissingRequiredArgument, "{verb}");
-        }
-    }
-
-    #[test]
-    fn ch_wants_something_to_change() {
-        assert_eq!(refused("ch V01007").kind(), ErrorKind::MissingRequiredArgument);
-        for good in ["--mode auto", "--priority 2", "--priority -1", "--responsible me", "--mode MANUAL --priority 1"] {
-            assert!(parse(&format!("ch V01007 {good}")).is_ok(), "{good}");
-        }
+    fn what_ch_sets_is_no_condition_and_what_it_selects_by_is() {
+        let words = "ch V01007 --from-mode error --state started --mode auto --priority -1 --responsible me";
+        let Verb::Ch(ch) = parse(words).unwrap().verb else { panic!() };
+        let filter = ch.on().filter;
+        assert_eq!((ch.mode, ch.priority, ch.responsible.as_deref()), (Some(Mode::Auto), Some(-1), Some("me")));
+        assert_eq!((&filter.settable.modes[..], &filter.which.states[..]), (&[Mode::Error][..], &[State::Started][..]));
+        assert!(filter.settable.priorities.is_empty() && filter.settable.responsibles.is_empty());
         refused("ch V01007 --mode off");
         refused("ch V01007 --priority high");
         refused("ch V01007 --priority 40000");
+    }
+
+    #[test]
+    fn stdin_stands_for_tapes_where_tapes_are_changed() {
+        let Verb::Rm(on) = parse("rm - V01007").unwrap().verb else { panic!() };
+        assert_eq!(on.filter.which.names[0], Name::Stdin);
+        assert_eq!(on.filter.vids().len(), 1);
+        let Verb::Add(add) = parse("add -").unwrap().verb else { panic!() };
+        assert_eq!(add.names, [Name::Stdin]);
+        refused("add V01*");
+        refused("show -");
     }
 
     #[test]

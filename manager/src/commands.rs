@@ -7,6 +7,7 @@ use crate::acts::Act;
 use crate::cli::{Cli, Verb};
 use crate::output::{Desk, Exit};
 
+pub mod add;
 pub mod change;
 pub mod check_env;
 pub mod check_tape;
@@ -14,10 +15,13 @@ pub mod config_check;
 pub mod dead;
 pub mod failed_files;
 pub mod history;
+pub mod import;
 pub mod ls;
 pub mod migrate;
+pub mod pages;
 pub mod pause;
 pub mod queues;
+pub mod selection;
 pub mod show;
 pub mod stats;
 
@@ -29,7 +33,9 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
     let json = cli.json;
     match &cli.verb {
         Verb::Migrate { dry_run } => migrate::run(store.settings(), *dry_run, json, desk).await,
-        Verb::Config { .. } | Verb::CheckEnv => unreachable!("needs no database, and is answered before there is one"),
+        Verb::Config { .. } | Verb::CheckEnv | Verb::Completions { .. } | Verb::Man { .. } => {
+            unreachable!("needs no database, and is answered before there is one")
+        }
         Verb::CheckTape { vids, priority } => check_tape::run(store, vids, *priority, json, desk).await,
         Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
         Verb::Show(show) => show::run(store, show, cli.verbose, json, desk).await,
@@ -44,9 +50,12 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
                 return Ok(Exit::Misuse);
             }
             let act = Act::Change { mode: ch.mode, priority: ch.priority, responsible: ch.responsible.clone() };
-            change::run(store, &act, &ch.on, json, desk).await
+            change::run(store, &act, &ch.on(), json, desk).await
         }
-        Verb::Requeue { on, adopt } => change::run(store, &Act::Requeue { adopt: *adopt }, on, json, desk).await,
+        Verb::Requeue { on, adopt, accept_empty } => {
+            let act = Act::Requeue { adopt: *adopt, accept_empty: *accept_empty };
+            change::run(store, &act, on, json, desk).await
+        }
         Verb::RetryFailed(on) => change::run(store, &Act::Want(Wanted::Retry), on, json, desk).await,
         Verb::Abort(on) => change::run(store, &Act::Want(Wanted::GiveBack), on, json, desk).await,
         Verb::Unstick(on) => change::run(store, &Act::Want(Wanted::Unstick), on, json, desk).await,
@@ -54,6 +63,11 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::Hold { on, span } => change::run(store, &Act::Hold(*span), on, json, desk).await,
         Verb::Release(on) => change::run(store, &Act::Release, on, json, desk).await,
         Verb::Pause { stage, span } => pause::run(store, stage, Some(*span), json, desk).await,
+        Verb::Add(add) => add::run(store, add, json, desk).await,
+        Verb::Import { migrate, cta, dry_run } => {
+            let options = import::Options { migrate: *migrate, cta: *cta, dry_run: *dry_run };
+            import::run(store, options, json, desk).await
+        }
         Verb::Resume { stage } => pause::run(store, stage, None, json, desk).await,
     }
 }

@@ -20,6 +20,8 @@ pub enum Name {
     Vid(Vid),
     /// All whose VIDs look like this.
     Glob(Glob),
+    /// Those that stdin names (`-`); read where tapes are changed.
+    Stdin,
 }
 
 /// Which tapes are meant. Every condition must hold; of several values of one condition, any.
@@ -31,7 +33,7 @@ pub struct Which {
     /// Only these, finished ones too; or a pattern such as 'V01*', in which * stands for anything and ? for one character
     #[arg(id = "which_names", value_name = "VID", value_parser = name)]
     pub names: Vec<Name>,
-    /// Only tapes in these states
+    /// Only tapes in these states: entered, started, repacked, quarantined, reclaimed, finished
     #[arg(id = "which_state", short = 's', long = "state", value_delimiter = ',', value_name = "STATE")]
     pub states: Vec<State>,
     /// Only tapes that were in these pools when they were prepared; 'raw*' is a pattern
@@ -122,7 +124,7 @@ impl Filter {
         let mut seen = HashSet::new();
         let vids = self.which.names.iter().filter_map(|name| match name {
             Name::Vid(vid) => Some(vid.clone()),
-            Name::Glob(_) => None,
+            Name::Glob(_) | Name::Stdin => None,
         });
         vids.filter(|vid| seen.insert(vid.clone())).collect()
     }
@@ -130,7 +132,7 @@ impl Filter {
     fn globs(&self) -> Vec<Glob> {
         let globs = self.which.names.iter().filter_map(|name| match name {
             Name::Glob(glob) => Some(glob.clone()),
-            Name::Vid(_) => None,
+            Name::Vid(_) | Name::Stdin => None,
         });
         globs.collect()
     }
@@ -183,6 +185,9 @@ impl Filter {
         finished: bool,
         limit: Option<i64>,
     ) -> Result<Selected, StoreError> {
+        if self.which.names.contains(&Name::Stdin) {
+            return Err(anyhow::anyhow!("'-' is not read here: give the VIDs as arguments").into());
+        }
         let mut asked = self.as_asked(finished);
         // What is thrown away below must not count.
         let whole = !self.which.codes.is_empty() || self.needs_a_state() || !self.which.names.is_empty();
@@ -238,6 +243,9 @@ pub fn vid_of(overview: &Overview) -> &str {
 
 /// A VID or a pattern, made upper case.
 fn name(text: &str) -> Result<Name, String> {
+    if text == "-" {
+        return Ok(Name::Stdin);
+    }
     if !text.contains(['*', '?']) {
         return Vid::typed(text).map(Name::Vid).map_err(|why| why.to_string());
     }

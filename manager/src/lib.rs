@@ -11,6 +11,7 @@
 //! | [`commands`] | a file for each verb, or for each family of verbs |
 //! | [`filter`] | which tapes are meant, for looking and for acting |
 //! | [`heading`] | what concerns the whole site |
+//! | [`examples`] | what the help of each verb ends with |
 //! | [`output`] | text for people and for machines |
 //! | [`moment`] | points in time as people type them |
 //! | [`forecast`] | pure: when the queue may be empty |
@@ -27,6 +28,7 @@ pub mod acts;
 pub mod checks;
 pub mod cli;
 pub mod commands;
+pub mod examples;
 pub mod filter;
 pub mod forecast;
 pub mod heading;
@@ -39,6 +41,13 @@ use output::{Desk, Exit};
 
 /// Runs one command line. `actor` is who the history names.
 pub async fn run(cli: &Cli, actor: &str, desk: &mut Desk<'_>) -> Exit {
+    match &cli.verb {
+        Verb::Completions { shell, program } => {
+            return finish(commands::pages::completions(*shell, *program, desk), desk);
+        }
+        Verb::Man { dir } => return finish(commands::pages::man(dir.as_deref(), cli.json, desk), desk),
+        _ => {}
+    }
     let path = settings::path(cli.config.clone());
     let loaded = settings::load(&path);
     if let Verb::Config { verb: ConfigVerb::Check { strict } } = &cli.verb {

@@ -142,9 +142,9 @@ fn entries() -> [Entry; 5] {
             alias: Some("cta-ops-repack-0-scan"),
             about: "Choose tapes that are worth a repack, and print their VIDs; changes nothing",
             examples: "\
-  {name}                      print the VIDs on one line
-  {name} --explain            say why each other tape was left out
-  {name} --json               figures of each tape, counts of those left out
+  {name}                      # print the VIDs on one line
+  {name} --explain            # say why each other tape was left out
+  {name} --json               # figures of each tape, counts of those left out
 
 Chosen are full tapes whose usage is below tape_usage_threshold, the lowest first, as many as number_of_tapes.",
             args: Scan::augment_args,
@@ -158,7 +158,7 @@ Chosen are full tapes whose usage is below tape_usage_threshold, the lowest firs
   {name} V01007 V01008
   {name} --vidfile tapes.txt --priority 50 --reason 'old media'
   cta-ops-repack-0-scan | {name} -
-  {name} --dry-run V01007     check only
+  {name} --dry-run V01007     # check only
 
 A tape that is there already is fine; exit code 1 if any was refused.",
             args: Prepare::augment_args,
@@ -169,7 +169,7 @@ A tape that is there already is fine; exit code 1 if any was refused.",
             alias: Some("cta-ops-repack-monitor"),
             about: "Add the table to a file for monitoring, a JSON object a line",
             examples: "\
-  {name}                      add to the file named in the configuration
+  {name}                      # add to the file named in the configuration
   {name} --stdout | jq .tape  print it",
             args: Monitor::augment_args,
             read: |matches| Ok(Verb::Monitor(Monitor::from_arg_matches(matches)?)),
@@ -179,8 +179,8 @@ A tape that is there already is fine; exit code 1 if any was refused.",
             alias: None,
             about: "Do, once, what is due at all stages",
             examples: "\
-  {name}                      do what is due, or publish it where there is a broker
-  {name} --dry-run            say what is due",
+  {name}                      # do what is due, or publish it where there is a broker
+  {name} --dry-run            # say what is due",
             args: dry_run,
             read: |matches| Ok(Verb::Tick { stages: STAGES.to_vec(), dry_run: matches.get_flag("dry_run") }),
         },
@@ -189,8 +189,8 @@ A tape that is there already is fine; exit code 1 if any was refused.",
             alias: None,
             about: "Tick for ever, every interval_secs",
             examples: "\
-  {name}                      until SIGTERM or SIGINT; a second one drops what is in hand
-  {name} --dry-run            say what the first tick would do, and end",
+  {name}                      # until SIGTERM or SIGINT; a second one drops what is in hand
+  {name} --dry-run            # say what the first tick would do, and end",
             args: dry_run,
             read: |matches| Ok(Verb::Run { dry_run: matches.get_flag("dry_run") }),
         },
@@ -204,9 +204,9 @@ fn stage_alias(index: usize, stage: &Stage) -> String {
 
 fn stage_examples() -> &'static str {
     "\
-  {name}                      do what is due at this stage, or publish it where there is a broker
-  {name} --dry-run            say what is due
-  {name} --json               one JSON object: what was considered, done, waits, was stopped"
+  {name}                      # do what is due at this stage, or publish it where there is a broker
+  {name} --dry-run            # say what is due
+  {name} --json               # one JSON object: what was considered, done, waits, was stopped"
 }
 
 /// A verb as a command of this name.
@@ -227,7 +227,8 @@ fn dressed(name: &'static str, called: Option<&str>, about: String, examples: &s
         Some(called) => Command::new(name).bin_name(called).display_name(called),
     };
     let shown = called.map_or_else(|| format!("{PROGRAM} {name}"), str::to_owned);
-    let help = format!("Examples:\n{}\n\n{EXITS}", examples.replace("{name}", &shown));
+    // The first line stands behind a `\` that takes its indentation away.
+    let help = format!("Examples:\n  {}\n\n{EXITS}", examples.trim_start().replace("{name}", &shown));
     command.about(about).after_help(help).disable_version_flag(true)
 }
 

@@ -248,6 +248,28 @@ async fn housekeeping(context: &Context, stages: &[&'static Stage], report: &mut
     Ok(())
 }
 
+/// Makes or mends the task row of a row that somebody else wrote. What is wrong with an odd row is answered, and nothing done.
+/// `by`: who noticed, for the history.
+pub fn follow(locked: &mut common::store::Locked<'_>, by: &'static str) -> Option<Vec<String>> {
+    if let Some(Err(odd)) = &locked.row {
+        return Some(odd.problems.clone());
+    }
+    let (tape, task, ground, notes) = locked.parts();
+    let Some(tape) = tape else {
+        gone(locked);
+        return None;
+    };
+    match task {
+        Some(task) => notes.extend(task.notice(tape, &ground)),
+        None => {
+            let made = Task::made(tape, &ground);
+            *task = Some(made);
+            locked.note("row-found", json!({ "by": by }));
+        }
+    }
+    None
+}
+
 /// Makes the task rows that are missing, and follows what others edited.
 async fn follow_edits<S: Table, C: Admin, P: Post>(
     context: &Context<S, C, P>,
@@ -259,28 +281,7 @@ async fn follow_edits<S: Table, C: Admin, P: Post>(
         odd.into_iter().map(|vid| OddTape { vid, reasons: vec![format!("the tape is no VID: expected {strange}")] }),
     );
     for vid in changed {
-        let followed = context
-            .store
-            .locked(&vid, false, |locked| {
-                if let Some(Err(odd)) = &locked.row {
-                    return Some(odd.problems.clone());
-                }
-                let (tape, task, ground, notes) = locked.parts();
-                let Some(tape) = tape else {
-                    gone(locked);
-                    return None;
-                };
-                match task {
-                    Some(task) => notes.extend(task.notice(tape, &ground)),
-                    None => {
-                        let made = Task::made(tape, &ground);
-                        *task = Some(made);
-                        locked.note("row-found", json!({"by": "tick"}));
-                    }
-                }
-                None
-            })
-            .await;
+        let followed = context.store.locked(&vid, false, |locked| follow(locked, "tick")).await;
         match followed {
             Ok(Some(reasons)) => report.odd.push(OddTape { vid: vid.to_string(), reasons }),
             Ok(None) => {}

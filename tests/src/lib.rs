@@ -1,6 +1,7 @@
 //! The harness of the journeys.
 
 pub mod configuration;
+pub mod desk;
 pub mod fleet;
 pub mod kinds;
 pub mod proxy;

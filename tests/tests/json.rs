@@ -441,6 +441,8 @@ async fn manager_prints_what_is_documented(site: &Site) {
         &["retry-failed", "V01003", "V01001", "--yes"],
         &["hold", "V01004", "--reason", "audit", "--yes"],
         &["release", "V01004", "--yes"],
+        &["add", "V01003", "V09999", "--dry-run"],
+        &["rm", "--pool", "nowhere", "--reason", "x", "--yes"],
     ] {
         let said = manager(&[args, &["--json"]].concat()).json();
         assert_eq!(keys(&said), names(&["verb", "dry_run", "tapes"]));
@@ -472,6 +474,17 @@ async fn manager_prints_what_is_documented(site: &Site) {
         assert!(keys(&said).is_subset(&documented), "{said}");
         assert!(keys(&said).len() >= 4, "{said}");
     }
+    // An odd row is among them.
+    let imported = manager(&["import", "--cta", "--json"]).ended(1).json();
+    let table = tables("json-manager.md", "## `import`", "key").remove(0);
+    assert_eq!(keys(&imported), table.into_iter().flat_map(|entry| entry.keys).collect());
+    for told in [&imported["odd"], &imported["disagreements"]] {
+        assert!(list(told).iter().all(|told| keys(told) == names(&["vid", "reasons"])), "{told}");
+    }
+    assert!(!list(&imported["odd"]).is_empty());
+    let pages = site.dir.path().join("pages").display().to_string();
+    let written = manager(&["man", "--dir", &pages, "--json"]).ended(0).json();
+    assert_eq!(keys(&written), names(&["directory", "files"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -233,7 +233,7 @@ async fn the_table_of_atresys_is_kept_as_it_is_and_its_rows_can_be_worked_with()
     assert_eq!(site.run("requeue A00001 --yes").await.exit, Exit::Done);
     assert_eq!(site.one("SELECT mode FROM repack_status WHERE tape = 'A00001'").await.as_deref(), Some("auto"));
     // Started by ATRESYS: the request that is there counts as ours.
-    assert_eq!(site.run("abort A00002 --yes").await.exit, Exit::Done);
+    assert_eq!(site.run("abort A00002 --yes --reason x").await.exit, Exit::Done);
     let adopt = "SELECT memory->>'adopt' FROM repack_status_task WHERE tape = 'A00002'";
     assert_eq!(site.one(adopt).await.as_deref(), Some("true"));
     site.unchanged("requeue A00003 --yes", Exit::Failed, "odd").await;
@@ -273,13 +273,13 @@ async fn requeue_with_adopt_takes_the_request_that_is_there_as_ours() {
         "UPDATE repack_status_task SET memory = memory || '{\"asked\": true, \"request\": {\"username\": \"u\", \"host\": \"h\", \"time\": 7}}'",
     )
     .await;
-    let said = site.run("requeue V00001 --adopt --yes").await;
+    let said = site.run("requeue V00001 --adopt --yes --reason x").await;
     assert_eq!(said.exit, Exit::Done, "{said:?}");
     let memory = "SELECT json_build_array(memory->'adopt', memory->'asked', memory->'request') FROM repack_status_task";
     assert_eq!(site.one(memory).await.as_deref(), Some("[true, false, null]"));
-    site.unchanged("requeue V00001 --adopt --yes", Exit::Done, "already so").await;
+    site.unchanged("requeue V00001 --adopt --yes --reason x", Exit::Done, "already so").await;
     site.known("V00002", 3).await;
-    site.unchanged("requeue V00002 --adopt --yes", Exit::Failed, "no repack request to adopt").await;
+    site.unchanged("requeue V00002 --adopt --yes --reason x", Exit::Failed, "no repack request to adopt").await;
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn a_wish_is_written_down_for_a_worker_and_only_where_it_makes_sense() {
     }
     for (verb, good) in [("retry-failed", vec![1]), ("abort", vec![0, 1, 2, 3]), ("unstick", vec![1, 2])] {
         for stamps in 0..6 {
-            let words = format!("{verb} V0000{stamps} --yes");
+            let words = format!("{verb} V0000{stamps} --yes --reason asked");
             if good.contains(&stamps) {
                 let before = site.one("SELECT max(generation) FROM repack_status_task").await;
                 let said = site.run(&words).await;
@@ -357,9 +357,9 @@ async fn nothing_is_given_back_once_a_reclaim_was_allowed_to_run() {
     let site = Site::new().await;
     site.known("V00001", 3).await;
     site.sql("UPDATE repack_status_task SET memory = jsonb_set(memory, '{issued}', '{\"reclaim\": \"2026-01-01T00:00:00Z\"}')").await;
-    site.unchanged("abort V00001 --yes", Exit::Failed, "may have happened").await;
+    site.unchanged("abort V00001 --yes --reason x", Exit::Failed, "may have happened").await;
     site.sql("UPDATE repack_status_task SET memory = jsonb_set(memory, '{issued}', '{}')").await;
-    assert_eq!(site.run("abort V00001 --yes").await.exit, Exit::Done);
+    assert_eq!(site.run("abort V00001 --yes --reason x").await.exit, Exit::Done);
 }
 
 #[tokio::test]
@@ -384,7 +384,7 @@ async fn abort_decides_under_the_row_lock_not_from_what_was_shown() {
             tokio::task::yield_now().await;
         }
     };
-    let (said, ()) = tokio::join!(site.run("abort V00001 --yes"), reclaim);
+    let (said, ()) = tokio::join!(site.run("abort V00001 --yes --reason x"), reclaim);
     assert_eq!(said.exit, Exit::Failed, "{said:?}");
     assert!(said.err.contains("may have happened"), "{said:?}");
     assert_eq!(site.one("SELECT wanted FROM repack_status_task").await, None);
@@ -417,7 +417,7 @@ async fn rm_moves_the_row_to_the_history_and_keeps_what_belongs_to_the_vid() {
     assert_eq!(site.one(history).await.as_deref(), Some(r#"["removed", "V00001", "bob"]"#));
     let task = "SELECT json_build_array(stage, epoch, slot_since IS NOT NULL, settle_until IS NOT NULL, next_attempt_at::text, seen) FROM repack_status_task";
     assert_eq!(site.one(task).await.as_deref(), Some(r#"[null, 4711, true, true, "infinity", null]"#));
-    site.unchanged("rm V00001 --yes", Exit::Failed, "not in the table").await;
+    site.unchanged("rm V00001 --yes --reason x", Exit::Failed, "not in the table").await;
     let shown = site.run("show V00001").await;
     assert_eq!(shown.exit, Exit::Failed);
     assert!(shown.out.contains("mistaken") && shown.out.contains("alice@desk"), "{shown:?}");
@@ -445,18 +445,19 @@ async fn rm_is_refused_wherever_our_doing_may_still_be_in_cta_and_names_abort() 
     ] {
         site.sql(blank).await;
         site.sql(&format!("UPDATE repack_status_task SET {obstacle}")).await;
-        site.unchanged("rm V00001 --yes", Exit::Failed, "abort V00001").await;
+        site.unchanged("rm V00001 --yes --reason x", Exit::Failed, "abort V00001").await;
     }
     for stamps in [1, 2] {
         site.tape(&format!("W0000{stamps}"), stamps, "manual").await;
-        site.unchanged(&format!("rm W0000{stamps} --yes"), Exit::Failed, &format!("abort W0000{stamps}")).await;
+        site.unchanged(&format!("rm W0000{stamps} --yes --reason x"), Exit::Failed, &format!("abort W0000{stamps}"))
+            .await;
     }
     for stamps in [3, 4, 5] {
         site.tape(&format!("W0000{stamps}"), stamps, "manual").await;
-        assert_eq!(site.run(&format!("rm W0000{stamps} --yes")).await.exit, Exit::Done);
+        assert_eq!(site.run(&format!("rm W0000{stamps} --yes --reason x")).await.exit, Exit::Done);
     }
     site.sql(blank).await;
-    assert_eq!(site.run("rm V00001 --yes").await.exit, Exit::Done, "with nothing in its way it goes");
+    assert_eq!(site.run("rm V00001 --yes --reason x").await.exit, Exit::Done, "with nothing in its way it goes");
 }
 
 #[tokio::test]

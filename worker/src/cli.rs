@@ -18,9 +18,9 @@ const SPARE_CONNECTIONS: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
-  cta-ops-repack-worker                           serve all stages, as configured
-  cta-ops-repack-worker --stages start,end        a host that only starts and watches repacks
-  cta-ops-repack-worker --concurrency 16          sixteen tapes at once
+  cta-ops-repack-worker                           # serve all stages, as configured
+  cta-ops-repack-worker --stages start,end        # a host that only starts and watches repacks
+  cta-ops-repack-worker --concurrency 16          # sixteen tapes at once
 
 It runs until SIGTERM or SIGINT: the first lets it finish what is in hand, a second makes it drop that and give the
 tapes back. Exit code 0: told to end. 1: failed. 2: misuse or a configuration that cannot be used.";

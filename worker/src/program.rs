@@ -108,6 +108,8 @@ pub fn start(program: &'static str, common: &Common, talk: Talk) -> Result<(Star
     })?;
     let log_on_stderr = talk == Talk::Service || common.verbose || std::io::stderr().is_terminal();
     let log = common::logging::init(program, &loaded.settings, common.verbose, log_on_stderr).ok();
+    // What cannot be written to a file is on stderr whatever was asked for: it must not be said twice.
+    let log_on_stderr = log.as_ref().map_or(log_on_stderr, common::logging::Guard::warns_on_stderr);
     let settings = Arc::new(loaded.settings);
     let started = Started { settings, host: host(), program, log_on_stderr };
     for warning in &loaded.warnings {

@@ -179,6 +179,38 @@ fn a_tape_found_empty_is_done_only_in_quarantine_or_by_our_own_reclaim() {
     assert_eq!(journey.deliver(), Counted::Done);
 }
 
+#[test]
+fn an_operator_may_accept_a_tape_that_was_emptied_and_moved_and_only_if_it_is_empty() {
+    let emptied = |accept: bool| {
+        let mut journey = before_reclaim();
+        let tape = journey.cta.tape();
+        (tape.full, tape.occupancy, tape.last_fseq) = (false, 0, 0);
+        tape.tapepool = "tolabel_LTO9".to_owned();
+        journey.cta.log = RecycleLog::default();
+        journey.task.memory.accept_empty = accept;
+        journey
+    };
+    assert_eq!(emptied(false).code(), Code::WrongPool);
+    let mut journey = emptied(true);
+    assert_eq!((journey.deliver(), journey.row.state()), (Counted::Done, State::Reclaimed));
+    assert_eq!(journey.commands, Vec::<String>::new());
+    type Change = fn(&mut Journey);
+    let rows: [(Change, Code); 4] = [
+        (|j| j.cta.files = Files { count: 1, bytes: 0 }, Code::FilesLeft),
+        (|j| j.cta.log.entries = 1, Code::TapeChanged),
+        (|j| j.cta.tape().occupancy = 1, Code::TapeChanged),
+        // What is full is no empty tape: it stays behind the gate.
+        (|j| (j.cta.tape().full, j.cta.tape().last_fseq) = (true, 1), Code::WrongPool),
+    ];
+    for (change, code) in rows {
+        let mut journey = emptied(true);
+        change(&mut journey);
+        assert_eq!(journey.code(), code);
+        assert!(journey.task.has_stop());
+        assert_eq!(journey.commands, Vec::<String>::new());
+    }
+}
+
 // Whatever is seen.
 
 fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {

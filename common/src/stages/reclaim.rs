@@ -53,14 +53,32 @@ fn already_empty(case: &Case<'_>, seen: &Seen, tape: &reply::Tape) -> Answer {
     if case.may_have_run("reclaim") {
         return Answer::Done(Learned::default());
     }
-    if tape.tapepool != case.settings.quarantine_pool {
+    let accepted = tape.tapepool != case.settings.quarantine_pool;
+    if accepted && !case.task.memory.accept_empty {
         return case.stop(
             Code::WrongPool,
-            format!("it is empty, not by our doing, and in {} instead of quarantine", tape.tapepool),
+            format!(
+                "it is empty, not by our doing, and in {} instead of quarantine; \
+                 'requeue --accept-empty' takes it as reclaimed",
+                tape.tapepool
+            ),
         );
     }
+    if accepted {
+        match seen.files {
+            None => return Answer::Look(Look::Files),
+            Some(Files { count: 0, .. }) => {}
+            Some(Files { count, bytes }) => {
+                let text = format!("its counters are zero, but {count} files ({bytes} bytes) are on it");
+                return case.stop(Code::FilesLeft, text);
+            }
+        }
+    }
     Answer::Done(Learned {
-        notes: vec![("reclaimed-by-someone-else", json!({"tapepool": tape.tapepool, "state": tape.state}))],
+        notes: vec![(
+            "reclaimed-by-someone-else",
+            json!({"tapepool": tape.tapepool, "state": tape.state, "accepted": accepted}),
+        )],
         ..Learned::default()
     })
 }

@@ -4,7 +4,7 @@ use crate::journey::State;
 use crate::settings::TableName;
 
 /// The main row as the law reads it: zone-less stamps become instants by the session's zone.
-fn columns(alias: &str) -> String {
+pub(super) fn columns(alias: &str) -> String {
     let mut list: Vec<String> = State::ALL
         .map(|state| {
             let column = state.column();

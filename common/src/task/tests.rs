@@ -831,3 +831,72 @@ fn a_nudge_wakes_a_waiting_tape_but_no_stopped_settling_or_failing_one() {
     assert!(!nudged(Task { outcome: Some(Outcome::Failed), next: Next::Never, ..waiting.clone() }));
     assert!(!nudged(Task { stage: None, next: Next::Never, ..waiting }));
 }
+
+#[test]
+fn waking_cuts_a_wait_short_and_forgets_neither_failures_nor_the_reason() {
+    let world = World::new();
+    let (mut task, tape) = fresh(State::Started, &world);
+    let claim = claimed(&mut task, &tape, &world);
+    end_with(&mut task, &claim, &tape, Ending::Trouble(why(Code::LookFailed)), SlotLook::default(), &world);
+    task.crashes = 2;
+    task.slot_since = Some(at(-5));
+    assert!(matches!(task.next, Next::At(when) if when > world.now));
+    let before = task.clone();
+    assert!(task.wake(&tape, &world.ground()));
+    assert!(task.generation > before.generation, "what is under way for the old generation is stale");
+    let expected = Task { next: Next::Now, generation: task.generation, ..before };
+    assert_eq!(task, expected, "nothing else changed");
+    assert!(!task.wake(&tape, &world.ground()), "there is nothing left to cut short");
+    assert_eq!(task, expected);
+}
+
+#[test]
+fn nothing_wakes_before_its_command_has_settled_or_before_its_stage_may_be_tried_by_todays_settings() {
+    let mut world = World::new();
+    let (mut task, tape) = fresh(State::Quarantined, &world);
+    let Next::At(over) = task.next else { panic!("{:?}", task.next) };
+    assert!(!task.wake(&tape, &world.ground()), "its quarantine is not over");
+    // A shorter quarantine takes effect, and no earlier than it is over.
+    world.settings.quarantine = Duration::from_secs(20_000);
+    assert!(task.wake(&tape, &world.ground()));
+    let sooner = later(tape.stamps.at(State::Quarantined).unwrap(), world.settings.quarantine);
+    assert_eq!(task.next, Next::At(sooner));
+    assert!(sooner < over && sooner > world.now);
+    // A longer one puts nothing off.
+    world.settings.quarantine = Duration::from_secs(90_000);
+    assert!(!task.wake(&tape, &world.ground()));
+    assert_eq!(task.next, Next::At(sooner));
+    // With no quarantine left a command that may still take effect keeps it.
+    world.settings.quarantine = Duration::ZERO;
+    task.settle_until = Some(at(50));
+    assert!(task.wake(&tape, &world.ground()));
+    assert_eq!(task.next, Next::At(at(50)));
+    assert!(!task.wake(&tape, &world.ground()));
+}
+
+#[test]
+fn nothing_wakes_that_is_stopped_or_in_somebodys_hands_or_due_or_over() {
+    let world = World::new();
+    let waiting = |state| {
+        let (mut task, tape) = fresh(state, &world);
+        task.next = Next::At(at(100));
+        (task, tape)
+    };
+    type Change = fn(&mut Task);
+    let rows: [(&str, State, Change); 5] = [
+        ("stopped", State::Started, |task| task.stop(&why(Code::FilesLeft), at(0))),
+        ("leased", State::Started, |task| task.owner = Some("w@h".to_owned())),
+        ("due", State::Started, |task| task.next = Next::Now),
+        ("wait over", State::Started, |task| task.next = Next::At(at(0))),
+        ("finished", State::Finished, |_| ()),
+    ];
+    for (name, state, change) in rows {
+        let (mut task, tape) = waiting(state);
+        change(&mut task);
+        let before = task.clone();
+        assert!(!task.wake(&tape, &world.ground()), "{name}");
+        assert_eq!(task, before, "{name}");
+    }
+    let (mut task, tape) = waiting(State::Started);
+    assert!(task.wake(&tape, &world.ground()));
+}

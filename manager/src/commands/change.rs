@@ -1,23 +1,34 @@
 //! Every verb that changes tapes: show what will change and what was not found, ask, change, say what became of it.
 
-use std::collections::HashSet;
-
+use anyhow::Context as _;
 use common::explain::ago;
-use common::store::{Overview, Store, StoreError};
+use common::store::{Store, StoreError};
 use common::tape::Vid;
-use common::task::{Control, Ground, Hold};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::selection::{Selection, Shown, Unchosen, filter};
 use super::told;
 use crate::acts::{Act, Facts, Plan, carry_out, judge, standing};
 use crate::cli::{Ch, Consent, On};
 use crate::output::{Desk, Exit, clean};
+
+/// Tapes that are shown before asking.
+const SHOWN: usize = 50;
+
+/// More tapes than this, and it is said how far it is, every so many.
+const MANY: usize = 100;
 
 /// Values that no tape can be given, in words.
 ///
 /// # Errors
 /// What the database says.
 pub async fn unfit(store: &Store, ch: &Ch) -> anyhow::Result<Option<String>> {
+    if ch.mode.is_none() && ch.priority.is_none() && ch.responsible.is_none() {
+        let what = "ch wants to know what to change: --mode auto or manual, --priority NUMBER, --responsible NAME";
+        return Ok(Some(what.to_owned()));
+    }
     let known = &store.settings().priorities.by_number;
     if let Some(priority) = ch.priority.filter(|priority| !known.contains_key(priority)) {
         let there: Vec<String> = known.iter().map(|(number, entry)| format!("{number} ({})", entry.name)).collect();
@@ -37,37 +48,145 @@ pub async fn unfit(store: &Store, ch: &Ch) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// What the database says, before anything was changed.
 pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
+    let (consent, reason) = (on.bulk.consent, on.bulk.reason.as_deref());
+    if let Some(misuse) = act.wants_reason().filter(|_| reason.is_none() && !consent.dry_run) {
+        desk.remark(&format!("error: {} wants --reason: {misuse}", act.verb()));
+        return Ok(Exit::Misuse);
+    }
+    let filter = match filter(on, act.verb()) {
+        Ok(filter) => filter,
+        Err(unchosen) => return Ok(unchosen_said(unchosen, desk)),
+    };
     store.ready().await.map_err(told)?;
-    let mut seen = HashSet::new();
-    let vids: Vec<Vid> = on.vids.iter().filter(|vid| seen.insert((*vid).clone())).cloned().collect();
-    let preview = Preview::look(store, &vids).await.map_err(told)?;
-    let plans: Vec<Plan> = vids.iter().map(|vid| preview.plan(store, act, on.reason.as_deref(), vid)).collect();
+    let selection = Selection::look(store, &filter).await.map_err(told)?;
+    selection.remarks.iter().for_each(|remark| desk.remark(&clean(remark)));
+    if selection.vids.is_empty() && !json {
+        return Ok(unchosen_said(Unchosen::Nothing("no tape matches: nothing is changed".to_owned()), desk));
+    }
+    let plans: Vec<Plan> = selection.vids.iter().map(|vid| selection.plan(store, act, reason, vid)).collect();
     let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
-    if !json {
-        for (vid, plan) in vids.iter().zip(&plans) {
-            if matches!(plan, Plan::Change { .. }) && !on.consent.dry_run && !on.consent.yes {
-                desk.remark(&foreseen(vid, plan, &preview.standing(vid)));
-            }
-        }
+    if !json && !consent.dry_run && !consent.yes {
+        foresee(&selection, &plans, desk);
     }
     let question = format!("{} {to_do} tape{}?", act.verb(), if to_do == 1 { "" } else { "s" });
-    if let Some(exit) = not_agreed(on.consent, to_do, &question, desk) {
+    if let Some(exit) = not_agreed(consent, to_do, &question, desk) {
         return Ok(exit);
     }
-    let mut report = Report { act, json, dry_run: on.consent.dry_run, exit: Exit::Done, objects: Vec::new() };
-    for (vid, plan) in vids.iter().zip(plans) {
+    let exit = if selection.unmatched || selection.vids.is_empty() { Exit::Failed } else { Exit::Done };
+    let mut report = Report { act, json, dry_run: consent.dry_run, exit, objects: Vec::new() };
+    carry_all_out(store, &selection, plans, reason, &mut report, desk).await?;
+    if json {
+        desk.data(&json!({"verb": act.verb(), "dry_run": consent.dry_run, "tapes": report.objects}).to_string())?;
+    }
+    Ok(report.exit)
+}
+
+fn unchosen_said(unchosen: Unchosen, desk: &mut Desk<'_>) -> Exit {
+    let (text, exit) = match unchosen {
+        Unchosen::Misuse(text) => (text, Exit::Misuse),
+        Unchosen::Nothing(text) => (text, Exit::Failed),
+    };
+    desk.remark(&format!("error: {text}"));
+    exit
+}
+
+/// A transaction for each tape; told to end, it leaves the others as they are.
+async fn carry_all_out(
+    store: &Store,
+    selection: &Selection,
+    plans: Vec<Plan>,
+    reason: Option<&str>,
+    report: &mut Report<'_>,
+    desk: &mut Desk<'_>,
+) -> anyhow::Result<()> {
+    let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
+    let changes = to_do > 0 && !report.dry_run;
+    let interrupted = if changes { Some(interrupts()?) } else { None };
+    let told_to_end = || interrupted.as_ref().is_some_and(|told| *told.borrow());
+    let mut tried = 0;
+    for (vid, plan) in selection.vids.iter().zip(plans) {
         let result = match plan {
-            Plan::Change { .. } if !on.consent.dry_run => {
-                store.locked(vid, false, |locked| carry_out(act, on.reason.as_deref(), locked)).await
+            Plan::Change { .. } if !report.dry_run => {
+                if told_to_end() {
+                    report.not_reached(vid);
+                    continue;
+                }
+                let done = locked(store, report.act, reason, vid, &selection.shown(vid)).await;
+                tried += 1;
+                if to_do > MANY && tried % MANY == 0 {
+                    desk.remark(&format!("{tried} of {to_do} tapes"));
+                }
+                done
             }
             plan => Ok(plan),
         };
-        report.tell(vid, result, &preview.standing(vid), desk)?;
+        report.tell(vid, result, &selection.standing(vid), desk)?;
     }
-    if json {
-        desk.data(&json!({"verb": act.verb(), "dry_run": on.consent.dry_run, "tapes": report.objects}).to_string())?;
+    if tried < to_do && changes {
+        let left = to_do - tried;
+        desk.remark(&format!(
+            "error: told to end: {tried} of {to_do} tapes were gone through, {left} are as they were"
+        ));
+        report.exit = Exit::Failed;
     }
-    Ok(report.exit)
+    Ok(())
+}
+
+/// One tape, judged again under its locks. What changed since it was looked at was not what the operator decided on.
+async fn locked(store: &Store, act: &Act, reason: Option<&str>, vid: &Vid, shown: &Shown) -> Result<Plan, StoreError> {
+    store
+        .locked(vid, false, |locked| {
+            let now = Shown::of(locked.row.as_ref(), locked.task.as_ref(), locked.control.hold.as_ref());
+            if now == *shown {
+                return carry_out(act, reason, locked);
+            }
+            let (row, task) = (locked.row.clone(), locked.task.clone());
+            let vid = locked.vid;
+            let (_, _, ground, _) = locked.parts();
+            let plan = judge(act, reason, Facts { vid, row: row.as_ref(), task: task.as_ref() }, &ground).plan;
+            match plan {
+                Plan::Change { .. } => Plan::Refused {
+                    why: format!("it changed after it was looked at: it is {} now", standing(row.as_ref(), ground.now)),
+                    next: "look again, and repeat the command if it is still meant".to_owned(),
+                },
+                other => other,
+            }
+        })
+        .await
+}
+
+/// Turns true at the first SIGINT or SIGTERM.
+fn interrupts() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut int = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let mut term = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        tell.send_replace(true);
+    });
+    Ok(told)
+}
+
+/// Says before asking what is changed, and what was named and is not.
+fn foresee(selection: &Selection, plans: &[Plan], desk: &mut Desk<'_>) {
+    let changes = || selection.vids.iter().zip(plans).filter(|(_, plan)| matches!(plan, Plan::Change { .. }));
+    for (vid, plan) in changes().take(SHOWN) {
+        desk.remark(&foreseen(vid, plan, &selection.standing(vid)));
+    }
+    let more = changes().count().saturating_sub(SHOWN);
+    if more > 0 {
+        desk.remark(&format!("and {more} more: --dry-run shows them all"));
+    }
+    for (vid, plan) in selection.vids.iter().zip(plans) {
+        match plan {
+            Plan::Missing => desk.remark(&format!("{vid}: not in the table")),
+            Plan::Refused { why, .. } => desk.remark(&format!("{vid} stays as it is: {}", clean(why))),
+            Plan::Change { .. } | Plan::Already(_) => {}
+        }
+    }
 }
 
 /// Whether to leave without changing anything: nobody agreed, or nobody can be asked.
@@ -86,57 +205,6 @@ pub fn not_agreed(consent: Consent, to_do: usize, question: &str, desk: &mut Des
     }
     desk.remark("nothing is changed");
     Some(Exit::Failed)
-}
-
-/// What is known before asking.
-struct Preview {
-    overviews: Vec<Overview>,
-    holds: Vec<(String, Hold)>,
-    paused: Vec<String>,
-    now: chrono::DateTime<chrono::Utc>,
-}
-
-impl Preview {
-    async fn look(store: &Store, vids: &[Vid]) -> Result<Preview, StoreError> {
-        let overviews = store.overview(Some(vids), None, true).await?;
-        let controls = store.controls().await?;
-        let now = store.now().await?;
-        let paused = controls.iter().filter(|line| line.kind == "pause").map(|line| line.name.clone()).collect();
-        let holds =
-            controls.into_iter().filter(|line| line.kind == "hold").map(|line| (line.name, line.hold)).collect();
-        Ok(Preview { overviews, holds, paused, now })
-    }
-
-    fn find(&self, vid: &Vid) -> Option<&Overview> {
-        self.overviews.iter().find(|overview| match &overview.row {
-            Ok(tape) => tape.vid == *vid,
-            Err(odd) => odd.tape == vid.as_str(),
-        })
-    }
-
-    fn standing(&self, vid: &Vid) -> String {
-        standing(self.find(vid).map(|overview| &overview.row), self.now)
-    }
-
-    fn plan(&self, store: &Store, act: &Act, reason: Option<&str>, vid: &Vid) -> Plan {
-        let overview = self.find(vid);
-        let hold = self.holds.iter().find(|(name, _)| name == vid.as_str()).map(|(_, hold)| hold.clone());
-        let control = Control { hold, paused: self.paused.clone() };
-        let ground = Ground {
-            settings: store.settings(),
-            control: &control,
-            now: self.now,
-            fresh_generation: 0,
-            fresh_epoch: 0,
-            jitter: 0.0,
-        };
-        let facts = Facts {
-            vid,
-            row: overview.map(|overview| &overview.row),
-            task: overview.and_then(|overview| overview.task.as_ref()),
-        };
-        judge(act, reason, facts, &ground).plan
-    }
 }
 
 fn foreseen(vid: &Vid, plan: &Plan, standing: &str) -> String {
@@ -158,6 +226,12 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Its turn did not come.
+    fn not_reached(&mut self, vid: &Vid) {
+        self.objects
+            .push(json!({"vid": vid, "result": "failed", "text": "told to end before its turn: nothing is changed"}));
+    }
+
     fn tell(
         &mut self,
         vid: &Vid,

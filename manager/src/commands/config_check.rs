@@ -7,11 +7,28 @@ use serde_json::{Value, json};
 
 use crate::output::{Desk, Exit};
 
+mod here;
+
 /// Says what is wrong.
 ///
 /// # Errors
 /// When nobody can be told.
 pub fn run(
+    path: &Path,
+    loaded: Result<Loaded, Problems>,
+    strict: bool,
+    json: bool,
+    desk: &mut Desk<'_>,
+) -> anyhow::Result<Exit> {
+    let loaded = loaded.map(|mut loaded| {
+        let found = here::look(&loaded.settings);
+        loaded.warnings.extend(found);
+        loaded
+    });
+    report(path, loaded, strict, json, desk)
+}
+
+fn report(
     path: &Path,
     loaded: Result<Loaded, Problems>,
     strict: bool,
@@ -68,7 +85,7 @@ mod tests {
     fn check(loaded: Result<Loaded, Problems>, strict: bool, json: bool) -> (Exit, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut desk = Desk { out: &mut out, err: &mut err, ask: None, width: None, colour: false };
-        let exit = run(Path::new("/etc/x.yaml"), loaded, strict, json, &mut desk).unwrap();
+        let exit = report(Path::new("/etc/x.yaml"), loaded, strict, json, &mut desk).unwrap();
         (exit, String::from_utf8(out).unwrap())
     }
 

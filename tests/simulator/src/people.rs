@@ -69,7 +69,7 @@ pub async fn operator(sim: Sim) {
         match act {
             Some(act) => {
                 let plan = base.locked(&vid, false, |locked| carry_out(&act, None, locked)).await;
-                if matches!(act, Act::Requeue { adopt: true })
+                if matches!(act, Act::Requeue { adopt: true, .. })
                     && let (Ok(manager::acts::Plan::Change { .. }), Some(tape)) =
                         (&plan, sim.borrow_mut().cta.tapes.get_mut(&vid))
                 {
@@ -92,8 +92,8 @@ fn choice(sim: &Sim) -> (Vid, Option<Act>) {
     let act = match world.random.index(16) {
         0 => ch(Mode::Manual),
         1..=3 => ch(Mode::Auto),
-        4 | 5 => Act::Requeue { adopt: false },
-        6 => Act::Requeue { adopt: true },
+        4 | 5 => Act::Requeue { adopt: false, accept_empty: false },
+        6 => Act::Requeue { adopt: true, accept_empty: false },
         7 | 8 => Act::Want(Wanted::Retry),
         9 => Act::Want(Wanted::GiveBack),
         10 => Act::Want(Wanted::Unstick),
@@ -272,7 +272,9 @@ pub async fn clear_up(sim: Sim) {
             .collect()
     };
     for vid in again {
-        let _ = base.locked(&vid, false, |locked| carry_out(&Act::Requeue { adopt: false }, None, locked)).await;
+        let _ = base
+            .locked(&vid, false, |locked| carry_out(&Act::Requeue { adopt: false, accept_empty: false }, None, locked))
+            .await;
     }
     let _ = Rc::strong_count(&sim);
 }
