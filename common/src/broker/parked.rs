@@ -147,11 +147,15 @@ impl Parked {
     /// the end of the queue. `seen` are those that were taken, those that are [worn](ParkedMessage::is_worn) with their bodies.
     ///
     /// # Errors
-    /// When the broker did not take them: it will take them back by itself when the connection ends.
+    /// When the broker did not take them: it takes them back by itself when the connection ends. Also when it did, but would not
+    /// store one anew.
     pub async fn give_back(mut self, seen: &[ParkedMessage]) -> Result<(), BrokerError> {
-        let worn: Vec<&ParkedMessage> = seen.iter().filter(|message| message.is_worn()).collect();
-        for message in worn {
-            self.renew(message).await?;
+        let mut renewed = Ok(());
+        for message in seen.iter().filter(|message| message.is_worn()) {
+            renewed = self.renew(message).await;
+            if renewed.is_err() {
+                break;
+            }
         }
         let doing = format!("giving messages back to queue '{}'", self.queue);
         // A nack and no end of the channel: brokers that tell returning from failing count only the latter.
@@ -162,7 +166,7 @@ impl Parked {
             publisher.close().await;
         }
         self.link.close().await;
-        Ok(())
+        renewed
     }
 
     /// Stores a message anew and then removes the old one. A crash in between leaves both, which is harmless.

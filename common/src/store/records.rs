@@ -215,13 +215,14 @@ fn read_event(row: &Row) -> Result<EventRow, tokio_postgres::Error> {
     })
 }
 
-/// The stamps of every journey that is known, those that are over included.
+/// The stamps of every journey that is known, those that are over included. No common table expression: used twice, it would be
+/// written out before it is filtered.
 fn stamps(table: &str, history: &str) -> String {
     let columns = ["entered", "started", "repacked", "quarantined", "reclaimed", "finished"];
     let old: Vec<String> =
         columns.iter().map(|column| format!("(h.row->>'{column}')::timestamp AS {column}")).collect();
     format!(
-        "stamps AS (SELECT {}, bytes FROM {table} UNION ALL SELECT {}, (h.row->>'bytes')::int8 AS bytes FROM {history} h)",
+        "(SELECT {}, bytes FROM {table} UNION ALL SELECT {}, (h.row->>'bytes')::int8 AS bytes FROM {history} h) stamps",
         columns.join(", "),
         old.join(", ")
     )
@@ -242,8 +243,10 @@ impl Store {
         mut each: impl FnMut(EventRow) -> anyhow::Result<()>,
     ) -> Result<u64, StoreError> {
         let mut conditions = event_conditions(records);
-        // Numbers are given out in the order of time; those of a tape are found by (tape, at).
-        let order: &[&str] = if records.tapes.is_empty() { &["id"] } else { &["at", "id"] };
+        // Numbers are given out in the order of time. The newest few are found fastest by their number; those of a tape, and all
+        // since some time, by the indexes that have the time.
+        let by_time = !records.tapes.is_empty() || (records.since.is_some() && records.newest.is_none());
+        let order: &[&str] = if by_time { &["at", "id"] } else { &["id"] };
         let columns = "id, at, tape, journey, stage, kind, actor, detail";
         let statement = conditions.select(columns, &self.beside("_event"), order, records.newest);
         self.stream(&statement, conditions.values, |row| each(read_event(row)?)).await
@@ -371,19 +374,18 @@ impl Store {
     /// What the database says.
     pub async fn periods(&self, days: i32, weekly: bool) -> Result<Vec<Period>, StoreError> {
         let unit = if weekly { "week" } else { "day" };
-        let (table, history) = (self.settings.database.table.to_string(), self.beside("_history"));
+        let stamps = stamps(&self.settings.database.table.to_string(), &self.beside("_history"));
         let begin = format!("date_trunc('{unit}', LOCALTIMESTAMP - make_interval(days => $1))");
         let statement = format!(
-            "WITH {}, span AS (SELECT generate_series({begin}, LOCALTIMESTAMP, interval '1 {unit}') AS day), \
-             f AS (SELECT date_trunc('{unit}', finished) AS day, count(*) AS n, sum(bytes) AS b FROM stamps WHERE finished >= {begin} GROUP BY 1), \
-             r AS (SELECT date_trunc('{unit}', repacked) AS day, count(*) AS n FROM stamps WHERE repacked >= {begin} GROUP BY 1), \
+            "WITH span AS (SELECT generate_series({begin}, LOCALTIMESTAMP, interval '1 {unit}') AS day), \
+             f AS (SELECT date_trunc('{unit}', finished) AS day, count(*) AS n, sum(bytes) AS b FROM {stamps} WHERE finished >= {begin} GROUP BY 1), \
+             r AS (SELECT date_trunc('{unit}', repacked) AS day, count(*) AS n FROM {stamps} WHERE repacked >= {begin} GROUP BY 1), \
              s AS (SELECT date_trunc('{unit}', at::timestamp) AS day, \
                    sum(CASE WHEN line #>> '{{repack,archivedBytes}}' ~ '^[0-9]{{1,18}}$' THEN (line #>> '{{repack,archivedBytes}}')::numeric END) AS b \
                    FROM {} WHERE at::timestamp >= {begin} GROUP BY 1) \
              SELECT to_char(span.day, 'YYYY-MM-DD') AS begins, coalesce(f.n, 0) AS finished, coalesce(f.b, 0)::int8 AS finished_bytes, \
              coalesce(r.n, 0) AS repacked, coalesce(s.b, 0)::int8 AS repacked_bytes \
              FROM span LEFT JOIN f USING (day) LEFT JOIN r USING (day) LEFT JOIN s USING (day) ORDER BY span.day",
-            stamps(&table, &history),
             self.beside("_statistic")
         );
         let rows = self.client().await?.query(&statement, &[&days]).await?;
@@ -402,7 +404,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn stage_times(&self) -> Result<Vec<StageTime>, StoreError> {
-        let (table, history) = (self.settings.database.table.to_string(), self.beside("_history"));
+        let stamps = stamps(&self.settings.database.table.to_string(), &self.beside("_history"));
         let pairs = STAGES
             .iter()
             .enumerate()
@@ -412,12 +414,11 @@ impl Store {
             .collect::<Vec<_>>()
             .join(", ");
         let statement = format!(
-            "WITH {} SELECT v.stage, count(*) AS samples, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP \
+            "SELECT v.stage, count(*) AS samples, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP \
              (ORDER BY greatest(extract(epoch FROM v.done - v.begun), 0)::float8) AS secs \
-             FROM stamps, LATERAL (VALUES {pairs}) AS v (number, stage, begun, done) \
+             FROM {stamps}, LATERAL (VALUES {pairs}) AS v (number, stage, begun, done) \
              WHERE v.begun IS NOT NULL AND v.done >= LOCALTIMESTAMP - make_interval(days => $1) \
-             GROUP BY v.number, v.stage ORDER BY v.number",
-            stamps(&table, &history)
+             GROUP BY v.number, v.stage ORDER BY v.number"
         );
         let rows = self.client().await?.query(&statement, &[&DURATION_DAYS]).await?;
         rows.iter()

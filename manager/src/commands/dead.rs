@@ -143,7 +143,8 @@ async fn list(mut parked: Parked, limit: usize, json: bool, desk: &mut Desk<'_>)
     }
     let more = parked.ready().await?;
     let queue = parked.queue().to_owned();
-    parked.give_back(&seen).await?;
+    // What was seen is shown, whatever becomes of giving it back.
+    let back = parked.give_back(&seen).await;
     if json {
         desk.data(
             &json!({"queue": queue, "ready": more.saturating_add(u32::try_from(seen.len()).unwrap_or(u32::MAX)),
@@ -158,6 +159,7 @@ async fn list(mut parked: Parked, limit: usize, json: bool, desk: &mut Desk<'_>)
             desk.remark(&format!("{more} more: --limit N"));
         }
     }
+    back?;
     Ok(Exit::Done)
 }
 
@@ -231,7 +233,7 @@ async fn show(
             break;
         }
     }
-    parked.give_back(&seen).await?;
+    let back = parked.give_back(&seen).await;
     let [message] = found.as_slice() else {
         let why = if found.is_empty() {
             "there is no such message"
@@ -239,6 +241,7 @@ async fn show(
             "more than one message begins so: give more digits"
         };
         desk.remark(&format!("error: {why}"));
+        back?;
         return Ok(Exit::Failed);
     };
     let body = &message.body[..message.body.len().min(longest)];
@@ -248,6 +251,7 @@ async fn show(
         object["headers"] = message.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         object["body"] = json!(String::from_utf8_lossy(body));
         desk.data(&object.to_string())?;
+        back?;
         return Ok(Exit::Done);
     }
     desk.data(&format!("id          {}", message.id))?;
@@ -268,6 +272,7 @@ async fn show(
         if body.len() < message.body.len() { format!(", the first {} of them", body.len()) } else { String::new() };
     desk.data(&format!("body        {} bytes{cut}, control characters escaped:", message.body.len()))?;
     desk.data(&clean(&String::from_utf8_lossy(body)))?;
+    back?;
     Ok(Exit::Done)
 }
 
