@@ -148,7 +148,7 @@ mod tests {
             creation_log: Log3 { username: "u".to_owned(), host: "h".to_owned(), time },
             total_files_to_archive: 10,
             archived_files: 5,
-            total_bytes_to_archive: 7200_000_000,
+            total_bytes_to_archive: 7_200_000_000,
             archived_bytes: bytes,
             ..Repack::default()
         }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_running_repack_has_a_bar_a_rate_and_a_time_left() {
-        let advance = Advance::of(None, Some(&repack(3600_000_000, 1)), now()).unwrap();
+        let advance = Advance::of(None, Some(&repack(3_600_000_000, 1)), now()).unwrap();
         assert_eq!(advance.rate, Some(1_000_000.0));
         assert_eq!(advance.left, Some(3600.0));
         let lines = advance.lines();
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_not_shown_as_done() {
-        let advance = Advance::of(None, Some(&repack(7199_999_999, 1)), now()).unwrap();
+        let advance = Advance::of(None, Some(&repack(7_199_999_999, 1)), now()).unwrap();
         assert!(advance.lines()[0].contains("[###################-] 99%"), "{:?}", advance.lines());
         let mut nothing = repack(0, 1);
         nothing.total_bytes_to_archive = 0;
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_repack_that_is_over_does_not_run_and_one_that_began_in_the_future_has_no_rate() {
-        let over = Repack { status: "Complete".to_owned(), ..repack(7200_000_000, 1) };
+        let over = Repack { status: "Complete".to_owned(), ..repack(7_200_000_000, 1) };
         assert_eq!(Advance::of(None, Some(&over), now()), None);
         assert_eq!(Advance::of(None, None, now()), None);
         let early = now() - TimeDelta::hours(5);
