@@ -235,6 +235,7 @@ impl Change<'_> {
         }
         if before.mode != row.mode && row.mode == Mode::Error {
             world.tally.errors += 1;
+            world.blamed.insert(vid.clone());
             let stopped = self.before.is_some_and(Task::has_stop);
             if before.mode != Mode::Auto || !stopped {
                 world.violate(7, format!("{vid}: put into mode error from {} with no committed Stop", before.mode));
@@ -433,7 +434,7 @@ pub fn forgotten(world: &mut World) {
             let cta = world.cta.tapes.get(&row.vid).map(|tape| (&tape.tape.state, &tape.tape.tapepool, tape.files));
             found.push((6, format!("{} is {} for ever: {task:?}; CTA: {cta:?}", row.vid, row.state())));
         }
-        if row.mode == Mode::Error && task.is_none_or(|task| task.reason.is_none()) {
+        if row.mode == Mode::Error && world.blamed.contains(&row.vid) && task.is_none_or(|task| task.reason.is_none()) {
             found.push((7, format!("{} is in mode error without a reason", row.vid)));
         }
     }

@@ -1,6 +1,5 @@
 //! People: operators with the manager, somebody with psql, others with `cta-admin`, users, drives.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -8,12 +7,12 @@ use common::journey::{Mode, Stamps, State};
 use common::stages::checks;
 use common::store::{NewTape, judge_entry};
 use common::tape::{Tape, Vid};
-use common::task::{Next, Wanted};
+use common::task::Wanted;
 use manager::acts::{Act, carry_out};
 use worker::edge::Rows as _;
 
 use crate::database::{Base, Role};
-use crate::world::{Sim, World, pause, step};
+use crate::world::{NEVER, Sim, World, pause, step};
 
 /// Enters a tape as prepare does, if CTA's side allows it.
 async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
@@ -138,6 +137,7 @@ fn edit(world: &mut World, vid: &Vid) {
     let now = world.time();
     let xmin = world.tables.fresh_xmin();
     let what = world.random.index(10);
+    world.blamed.remove(vid);
     let Some(mut row) = world.tables.rows.get(vid).cloned() else {
         if what < 3 && world.cta.tapes.get(vid).is_some_and(|tape| tape.tape.tapepool == "raw") {
             let row = Tape {
@@ -208,11 +208,14 @@ fn meddle(world: &mut World, vid: &Vid) {
     let (mut random, profile) = (world.random.clone(), world.profile.clone());
     let foreign = world.cta.request(vid, "eve", now, &mut random, &profile, true);
     world.random = random;
+    // A request that appears after an unanswered one of ours cannot be told from it.
+    let expected = world.tables.tasks.get(vid).is_some_and(|task| task.memory.asked && task.memory.request.is_none());
     let Some(model) = world.cta.tapes.get_mut(vid) else { return };
     model.touched_at = now;
     let text = match what {
         0 if model.request.is_none() && model.tape.state == "REPACKING" => {
             model.request = Some(foreign);
+            model.adopted |= expected;
             "somebody else asks for a repack"
         }
         1 if model.request.take().is_some() => "somebody removes the request",
@@ -258,14 +261,26 @@ pub async fn clear_up(sim: Sim) {
         world.cta.routed = false;
     }
     step(&sim).await;
-    // Only where nobody else would: those who wait for a decision keep waiting.
-    let again: Vec<Vid> = {
+    // A tape whose row somebody deleted is nobody's in CTA either: left in REPACKING, it would keep its slot.
+    {
+        let mut world = sim.borrow_mut();
+        let gone: Vec<Vid> = world.cta.tapes.keys().filter(|vid| !world.tables.rows.contains_key(*vid)).cloned().collect();
+        for vid in gone {
+            let now = world.now;
+            let Some(tape) = world.cta.tapes.get_mut(&vid) else { continue };
+            tape.touched_at = now;
+            tape.request = None;
+            if tape.tape.state.starts_with("REPACKING") {
+                (tape.tape.state, tape.pending_until) = ("ACTIVE".to_owned(), NEVER);
+            }
+        }
+    }
+    let manual: Vec<Vid> = {
         let world = sim.borrow();
-        let manual = world.tables.rows.values().filter(|row| row.mode == Mode::Manual && row.state() != State::Finished);
-        manual.filter(|row| world.tables.tasks.get(&row.vid).is_some_and(|task| task.next != Next::Never)).map(|row| row.vid.clone()).collect()
+        let manual = |row: &&Tape| row.mode == Mode::Manual && row.state() != State::Finished;
+        world.tables.rows.values().filter(manual).map(|row| row.vid.clone()).collect()
     };
-    for vid in again {
+    for vid in manual {
         let _ = base.locked(&vid, false, |locked| carry_out(&Act::Requeue { adopt: false }, None, locked)).await;
     }
-    let _ = Rc::strong_count(&sim);
 }

@@ -326,7 +326,7 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
             if let Err(why) = &ended {
                 world.say(|| format!("no tick: {why:#}"));
             }
-            let wait = if inline { world.random.of(600_000..7_200_000) } else { *world.random.pick(&[60_000, 300_000, 900_000]) };
+            let wait = if inline { world.random.of(600_000..7_200_000) } else { *world.random.pick(&[60_000, 600_000, 1_200_000]) };
             wait + i64::try_from(host).unwrap_or(0)
         };
         pause(&sim, wait).await;

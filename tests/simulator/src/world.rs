@@ -72,6 +72,8 @@ pub struct World {
     pub broker: Broker,
     /// CTA.
     pub cta: Catalogue,
+    /// Tapes that we put into mode error, and nobody has edited since.
+    pub blamed: std::collections::BTreeSet<Vid>,
     /// The processes, by number; a dead one has no future.
     pub processes: Vec<Process>,
     /// The process that is polled now.
@@ -165,6 +167,7 @@ impl World {
             tables,
             broker: Broker::default(),
             cta,
+            blamed: std::collections::BTreeSet::new(),
             processes: Vec::new(),
             current: 0,
             wake: NEVER,
