@@ -12,7 +12,7 @@ use manager::acts::{Act, carry_out};
 use worker::edge::Rows as _;
 
 use crate::database::{Base, Role};
-use crate::world::{NEVER, Sim, World, pause, step};
+use crate::world::{NEVER, Sim, World, idle, pause, step};
 
 /// Enters a tape as prepare does, if CTA's side allows it.
 async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
@@ -59,20 +59,14 @@ pub async fn operator(sim: Sim) {
     let base = Base::new(&sim, "ops", Role::Manager, settings, 0);
     while sim.borrow().stormy {
         let ms = sim.borrow_mut().random.of(1000..2_400_000);
-        pause(&sim, ms).await;
+        let watched = idle(&sim, ms).await;
         if !sim.borrow().stormy {
             return;
         }
-        let (vid, act) = choice(&sim);
+        let (vid, act) = choice(&sim, watched);
         match act {
             Some(act) => {
                 let plan = base.locked(&vid, false, |locked| carry_out(&act, None, locked)).await;
-                if matches!(act, Act::Requeue { adopt: true })
-                    && let (Ok(manager::acts::Plan::Change { .. }), Some(tape)) =
-                        (&plan, sim.borrow_mut().cta.tapes.get_mut(&vid))
-                {
-                    tape.adopted = true;
-                }
                 let mut world = sim.borrow_mut();
                 world.tally.edits += 1;
                 world.say(|| format!("{} {vid}: {plan:?}", act.verb()));
@@ -82,10 +76,10 @@ pub async fn operator(sim: Sim) {
     }
 }
 
-fn choice(sim: &Sim) -> (Vid, Option<Act>) {
+fn choice(sim: &Sim, watched: Option<Vid>) -> (Vid, Option<Act>) {
     let mut world = sim.borrow_mut();
     let vids: Vec<Vid> = world.cta.tapes.keys().cloned().collect();
-    let vid = world.random.pick(&vids).clone();
+    let vid = watched.unwrap_or_else(|| world.random.pick(&vids).clone());
     let ch = |mode| Act::Change { mode: Some(mode), priority: None, responsible: None };
     let act = match world.random.index(16) {
         0 => ch(Mode::Manual),
@@ -102,7 +96,9 @@ fn choice(sim: &Sim) -> (Vid, Option<Act>) {
         }
         13 => Act::Release,
         14 => {
-            let stage = ["start", "end", "quarantine", "reclaim", "finish"][world.random.index(5)].to_owned();
+            let any = world.random.index(5);
+            let next = world.tables.tasks.get(&vid).and_then(|task| task.stage.clone());
+            let stage = next.unwrap_or_else(|| ["start", "end", "quarantine", "reclaim", "finish"][any].to_owned());
             if world.tables.paused.is_empty() {
                 world.say(|| format!("pauses {stage}"));
                 world.tables.paused.push(stage);
@@ -121,13 +117,13 @@ fn choice(sim: &Sim) -> (Vid, Option<Act>) {
 pub async fn psql(sim: Sim) {
     while sim.borrow().stormy {
         let ms = sim.borrow_mut().random.of(60_000..7_200_000);
-        pause(&sim, ms).await;
+        let watched = idle(&sim, ms).await;
         let mut world = sim.borrow_mut();
         if !world.stormy {
             return;
         }
         let vids: Vec<Vid> = world.cta.tapes.keys().cloned().collect();
-        let vid = world.random.pick(&vids).clone();
+        let vid = watched.unwrap_or_else(|| world.random.pick(&vids).clone());
         world.tally.edits += 1;
         edit(&mut world, &vid);
     }
@@ -225,7 +221,6 @@ fn meddle(world: &mut World, vid: &Vid) {
         }
         3 if !model.tape.full && model.tape.state == "ACTIVE" => {
             (model.files, model.tape.occupancy, model.tape.last_fseq) = (1, 100, 1);
-            model.written_at = now;
             "a user writes a file"
         }
         4 if model.files > 0 && model.request.is_none() => {

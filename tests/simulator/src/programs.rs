@@ -140,8 +140,15 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
         sim.borrow_mut().say(|| format!("{vid} {stage}: {report:?}"));
         match report {
             Ok(Report::Stopped(_)) => {
-                sim.borrow_mut().broker.reject(letter.id, me);
-                sim.borrow_mut().rouse();
+                let mut world = sim.borrow_mut();
+                let rate = world.profile.letters;
+                if world.fault(rate) {
+                    world.say(|| "the dead letter is lost".to_owned());
+                    world.broker.ack(letter.id, me);
+                } else {
+                    world.broker.reject(letter.id, me);
+                }
+                world.rouse();
             }
             Ok(report) => {
                 answer(&sim, &base, &letter, me);
