@@ -58,7 +58,7 @@ impl Client {
             };
             if world.cta.down {
                 Err(failed("cannot connect to the front end"))
-            } else if !matches!(query, Query::Version(_)) && world.fault(rate) {
+            } else if !matches!(query, Query::Version(_)) && (world.fault(rate) || world.is_sick(query)) {
                 let slow = world.random.once_in(4);
                 world.say(|| format!("{query} fails"));
                 Err(if slow { Trouble::Silent { command: query.to_string(), secs: 120.0 } } else { failed("a fault") })
@@ -351,6 +351,19 @@ impl Admin for Client {
 }
 
 impl World {
+    /// The files of a tape cannot be listed, for a while.
+    fn is_sick(&mut self, query: &Query) -> bool {
+        let Query::TapeFiles(vid) = query else { return false };
+        let rate = self.profile.query;
+        let begins = self.fault(rate);
+        let until = self.now + self.random.of(1000..900_000);
+        let Some(tape) = self.cta.tapes.get_mut(vid) else { return false };
+        if begins {
+            tape.sick_until = until;
+        }
+        self.stormy && tape.sick_until > self.now
+    }
+
     fn answer_of(&mut self, command: &Command, id: u64, fate: &Fate) -> Answer {
         let run = self.cta.tapes.get(command.vid()).and_then(|tape| tape.runs.iter().find(|run| run.id == id));
         let said = run.and_then(|run| run.said.clone());

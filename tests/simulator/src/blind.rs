@@ -54,13 +54,19 @@ pub fn blind(mutation: Mutation, base: &Base, locked: &mut Locked<'_>) {
                 task.generation = generation;
             }
         }
+        Mutation::ReconcileWithoutRecheck if base.role == Role::Tick => {
+            if let Some((epoch, slot_since)) = hands.held.get(locked.vid) {
+                (task.epoch, task.slot_since) = (*epoch, Some(*slot_since));
+                (task.owner, task.lease_until, task.intent, task.settle_until) = (None, None, None, None);
+            }
+        }
         Mutation::LetterWithoutStop if letters => {
             if let Some((_, stage, generation)) = message {
                 (task.stage, task.generation) = (Some(stage), generation);
                 (task.outcome, task.next) = (Some(Outcome::Failed), Next::Never);
             }
         }
-        Mutation::LetterGenerationIgnored if letters => {
+        Mutation::LetterGenerationIgnored if letters && task.has_stop() => {
             if let Some((_, stage, generation)) = message {
                 (task.stage, task.generation) = (Some(stage), generation);
             }
@@ -70,16 +76,27 @@ pub fn blind(mutation: Mutation, base: &Base, locked: &mut Locked<'_>) {
 }
 
 /// What the law did not change is written back as it was.
-pub fn restore(mutation: Option<Mutation>, before: Option<&Task>, locked: &mut Locked<'_>) {
+pub fn restore(mutation: Option<Mutation>, base: &Base, before: Option<&Task>, locked: &mut Locked<'_>) {
     let (Some(task), Some(before)) = (&mut locked.task, before) else { return };
     match mutation {
         Some(Mutation::SettleIgnored) if task.settle_until.is_none() => task.settle_until = before.settle_until,
-        Some(Mutation::LetterGenerationIgnored | Mutation::LetterWithoutStop) => {
-            task.generation = before.generation.max(task.generation);
-            task.stage.clone_from(&before.stage);
-            if task.reason == before.reason {
-                (task.outcome, task.next) = (before.outcome, before.next);
-            }
+        Some(Mutation::LetterWithoutStop) => {
+            (task.outcome, task.next) = (before.outcome, before.next);
+            (task.generation, task.stage) = (before.generation, before.stage.clone());
+        }
+        Some(Mutation::LetterGenerationIgnored) => {
+            (task.generation, task.stage) = (before.generation, before.stage.clone());
+        }
+        Some(Mutation::NoEpochCheck | Mutation::MessageTrusted) => {
+            task.epoch = task.epoch.max(before.epoch);
+            task.generation = task.generation.max(before.generation);
+        }
+        Some(Mutation::ReconcileWithoutRecheck)
+            if base.role == Role::Tick && base.hands.borrow().held.contains_key(locked.vid) =>
+        {
+            task.epoch = before.epoch;
+            (task.owner, task.lease_until) = (before.owner.clone(), before.lease_until);
+            (task.intent, task.settle_until) = (before.intent.clone(), before.settle_until);
         }
         _ => {}
     }

@@ -41,6 +41,13 @@ pub fn committed(
         return;
     }
     let change = Change { base, vid, row_before, before, row: row_after.as_ref(), task: &after, control };
+    let adopts = after.memory.adopt && before.is_none_or(|before| !before.memory.adopt);
+    if adopts
+        && base.role == Role::Manager
+        && let Some(tape) = world.cta.tapes.get_mut(vid)
+    {
+        tape.adopted = true;
+    }
     change.describe(world);
     change.task_row(world);
     change.lease(world);
@@ -134,6 +141,12 @@ impl Change<'_> {
         if self.before.is_some_and(|before| before.is_leased(now)) {
             world.violate(1, format!("{vid}: claimed while somebody else's lease is alive"));
         }
+        if self.before.is_some_and(|before| before.owner.is_some()) && task.crashes == 0 {
+            world.violate(1, format!("{vid}: an open lease was taken over and not closed"));
+        }
+        if let (true, Role::Delivery) = (world.fault(10), self.base.role) {
+            world.watch(vid);
+        }
         let Some(row) = self.row else { return world.violate(8, format!("{vid}: claimed without a row")) };
         if row.mode != Mode::Auto {
             world.violate(5, format!("{vid}: claimed in mode {}", row.mode));
@@ -165,6 +178,15 @@ impl Change<'_> {
     fn intent(&self, world: &mut World) {
         let (vid, now) = (self.vid, world.time());
         let had = self.before.is_some_and(|before| before.intent.is_some());
+        if had && self.task.intent.is_none() {
+            let holder = self.claimed().map(|(epoch, _)| epoch);
+            let by_holder =
+                self.base.role != Role::Manager && holder.is_some() && holder == self.before.map(|before| before.epoch);
+            let settles = self.task.settle_until.is_some_and(|until| until >= later(now, world.settings.settle));
+            if !by_holder && !settles {
+                world.violate(1, format!("{vid}: an unanswered command was forgotten without time to settle"));
+            }
+        }
         let Some(intent) = self.task.intent.as_ref().filter(|_| !had) else { return };
         if self.claimed().is_none_or(|(epoch, _)| Some(epoch) != self.before.map(|before| before.epoch)) {
             world.violate(1, format!("{vid}: a command was allowed to somebody who does not hold the tape"));
@@ -239,6 +261,7 @@ impl Change<'_> {
         }
         if before.mode != row.mode && row.mode == Mode::Error {
             world.tally.errors += 1;
+            world.blamed.insert(vid.clone());
             let stopped = self.before.is_some_and(Task::has_stop);
             if before.mode != Mode::Auto || !stopped {
                 world.violate(7, format!("{vid}: put into mode error from {} with no committed Stop", before.mode));
@@ -442,7 +465,7 @@ pub fn forgotten(world: &mut World) {
             let cta = world.cta.tapes.get(&row.vid).map(|tape| (&tape.tape.state, &tape.tape.tapepool, tape.files));
             found.push((6, format!("{} is {} for ever: {task:?}; CTA: {cta:?}", row.vid, row.state())));
         }
-        if row.mode == Mode::Error && task.is_none_or(|task| task.reason.is_none()) {
+        if row.mode == Mode::Error && world.blamed.contains(&row.vid) && task.is_none_or(|task| task.reason.is_none()) {
             found.push((7, format!("{} is in mode error without a reason", row.vid)));
         }
     }

@@ -64,8 +64,8 @@ pub struct TapeModel {
     pub adopted: bool,
     /// Changing commands under way or in doubt.
     pub runs: Vec<Run>,
-    /// When a user last wrote to it.
-    pub written_at: i64,
+    /// Until then its files cannot be listed.
+    pub sick_until: i64,
 }
 
 /// Everything that CTA holds.
@@ -114,7 +114,7 @@ impl Catalogue {
                 touched_at: -1,
                 adopted: false,
                 runs: Vec::new(),
-                written_at: -1,
+                sick_until: -1,
             };
             (vid, model)
         });
@@ -134,7 +134,9 @@ impl Catalogue {
         self.clock += 1;
         let files = self.tapes.get(vid).map_or(0, |tape| tape.files);
         let partial = profile.rounds && files > 1 && random.once_in(2);
-        let moved = if partial { 1 } else { files };
+        // Now and then a file is left although all seem moved.
+        let forgets = profile.others && stormy && files > 1 && random.once_in(6);
+        let moved = if partial { 1 } else { files - u64::from(forgets) };
         let repack = Repack {
             vid: vid.to_string(),
             status: "Pending".to_owned(),

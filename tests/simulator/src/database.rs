@@ -168,6 +168,8 @@ pub struct Hands {
     pub message: Option<(Vid, String, i64)>,
     /// When it was taken from its queue.
     pub taken_at: i64,
+    /// Rows that held a slot when the tick began to look: epoch, and since when.
+    pub held: BTreeMap<Vid, (i64, DateTime<Utc>)>,
     /// A row was locked by somebody else: nothing was written.
     pub busy: bool,
 }
@@ -281,7 +283,7 @@ impl Base {
         let blinded = mutation.map(|mutation| crate::blind::blind(mutation, self, &mut locked));
         let result = law(&mut locked);
         if blinded.is_some() {
-            crate::blind::restore(mutation, task.as_ref(), &mut locked);
+            crate::blind::restore(mutation, self, task.as_ref(), &mut locked);
         }
         let mut world = self.sim.borrow_mut();
         world.tables.write(&mut locked, now);
@@ -367,6 +369,7 @@ fn ago(now: DateTime<Utc>, secs: f64) -> DateTime<Utc> {
 
 impl Table for Base {
     async fn changed(&self) -> Result<(Vec<Vid>, Vec<String>), StoreError> {
+        self.hands.borrow_mut().held.clear();
         self.asked(|world| {
             if world.has(Mutation::EditsNotFollowed) {
                 return (Vec::new(), Vec::new());
@@ -435,34 +438,38 @@ impl Table for Base {
     }
 
     async fn holding(&self) -> Result<Vec<Holding>, StoreError> {
-        self.asked(|world| {
-            let now = world.time();
-            let tables = &world.tables;
-            let mut all = Vec::new();
-            for task in tables.tasks.values() {
-                let Some(slot_since) = task.slot_since else { continue };
-                let row = tables.rows.get(&task.vid);
-                let repacking = matches!(task.stage.as_deref(), Some("start" | "end"));
-                all.push(Holding {
-                    vid: task.vid.clone(),
-                    stage: task.stage.clone(),
-                    epoch: task.epoch,
-                    slot_since,
-                    mode: row.map(|row| row.mode),
-                    open: task.owner.is_some() || task.intent.is_some() || task.is_settling(now),
-                    idle: row.is_none_or(|row| row.mode != Mode::Auto || row.state() == State::Finished)
+        let holding = self
+            .asked(|world| {
+                let now = world.time();
+                let tables = &world.tables;
+                let mut all = Vec::new();
+                for task in tables.tasks.values() {
+                    let Some(slot_since) = task.slot_since else { continue };
+                    let row = tables.rows.get(&task.vid);
+                    let repacking = matches!(task.stage.as_deref(), Some("start" | "end"));
+                    all.push(Holding {
+                        vid: task.vid.clone(),
+                        stage: task.stage.clone(),
+                        epoch: task.epoch,
+                        slot_since,
+                        mode: row.map(|row| row.mode),
+                        open: task.owner.is_some() || task.intent.is_some() || task.is_settling(now),
+                        idle: row.is_none_or(|row| row.mode != Mode::Auto || row.state() == State::Finished)
                         || tables.is_held(&task.vid, now)
                         // `NULL NOT IN` is null, which reads as true.
                         || !repacking
                         || task.outcome == Some(Outcome::Failed),
-                    progress: task.progress.clone(),
-                    progress_at: task.progress_at,
-                    now,
-                });
-            }
-            all
-        })
-        .await
+                        progress: task.progress.clone(),
+                        progress_at: task.progress_at,
+                        now,
+                    });
+                }
+                all
+            })
+            .await?;
+        self.hands.borrow_mut().held =
+            holding.iter().map(|row: &Holding| (row.vid.clone(), (row.epoch, row.slot_since))).collect();
+        Ok(holding)
     }
 
     async fn unfinished(&self, vids: &[Vid]) -> Result<Vec<Overview>, StoreError> {

@@ -1,6 +1,5 @@
 //! People: operators with the manager, somebody with psql, others with `cta-admin`, users, drives.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -8,12 +7,12 @@ use common::journey::{Mode, Stamps, State};
 use common::stages::checks;
 use common::store::{NewTape, judge_entry};
 use common::tape::{Tape, Vid};
-use common::task::{Next, Wanted};
+use common::task::Wanted;
 use manager::acts::{Act, carry_out};
 use worker::edge::Rows as _;
 
 use crate::database::{Base, Role};
-use crate::world::{Sim, World, pause, step};
+use crate::world::{NEVER, Sim, World, idle, pause, step};
 
 /// Enters a tape as prepare does, if CTA's side allows it.
 async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
@@ -61,20 +60,14 @@ pub async fn operator(sim: Sim) {
     let base = Base::new(&sim, "ops", Role::Manager, settings, 0);
     while sim.borrow().stormy {
         let ms = sim.borrow_mut().random.of(1000..2_400_000);
-        pause(&sim, ms).await;
+        let watched = idle(&sim, ms).await;
         if !sim.borrow().stormy {
             return;
         }
-        let (vid, act) = choice(&sim);
+        let (vid, act) = choice(&sim, watched);
         match act {
             Some(act) => {
                 let plan = base.locked(&vid, false, |locked| carry_out(&act, None, locked)).await;
-                if matches!(act, Act::Requeue { adopt: true, .. })
-                    && let (Ok(manager::acts::Plan::Change { .. }), Some(tape)) =
-                        (&plan, sim.borrow_mut().cta.tapes.get_mut(&vid))
-                {
-                    tape.adopted = true;
-                }
                 let mut world = sim.borrow_mut();
                 world.tally.edits += 1;
                 world.say(|| format!("{} {vid}: {plan:?}", act.verb()));
@@ -84,10 +77,10 @@ pub async fn operator(sim: Sim) {
     }
 }
 
-fn choice(sim: &Sim) -> (Vid, Option<Act>) {
+fn choice(sim: &Sim, watched: Option<Vid>) -> (Vid, Option<Act>) {
     let mut world = sim.borrow_mut();
     let vids: Vec<Vid> = world.cta.tapes.keys().cloned().collect();
-    let vid = world.random.pick(&vids).clone();
+    let vid = watched.unwrap_or_else(|| world.random.pick(&vids).clone());
     let ch = |mode| Act::Change { mode: Some(mode), priority: None, responsible: None };
     let act = match world.random.index(16) {
         0 => ch(Mode::Manual),
@@ -104,7 +97,9 @@ fn choice(sim: &Sim) -> (Vid, Option<Act>) {
         }
         13 => Act::Release,
         14 => {
-            let stage = ["start", "end", "quarantine", "reclaim", "finish"][world.random.index(5)].to_owned();
+            let any = world.random.index(5);
+            let next = world.tables.tasks.get(&vid).and_then(|task| task.stage.clone());
+            let stage = next.unwrap_or_else(|| ["start", "end", "quarantine", "reclaim", "finish"][any].to_owned());
             if world.tables.paused.is_empty() {
                 world.say(|| format!("pauses {stage}"));
                 world.tables.paused.push(stage);
@@ -123,13 +118,13 @@ fn choice(sim: &Sim) -> (Vid, Option<Act>) {
 pub async fn psql(sim: Sim) {
     while sim.borrow().stormy {
         let ms = sim.borrow_mut().random.of(60_000..7_200_000);
-        pause(&sim, ms).await;
+        let watched = idle(&sim, ms).await;
         let mut world = sim.borrow_mut();
         if !world.stormy {
             return;
         }
         let vids: Vec<Vid> = world.cta.tapes.keys().cloned().collect();
-        let vid = world.random.pick(&vids).clone();
+        let vid = watched.unwrap_or_else(|| world.random.pick(&vids).clone());
         world.tally.edits += 1;
         edit(&mut world, &vid);
     }
@@ -139,6 +134,7 @@ fn edit(world: &mut World, vid: &Vid) {
     let now = world.time();
     let xmin = world.tables.fresh_xmin();
     let what = world.random.index(10);
+    world.blamed.remove(vid);
     let Some(mut row) = world.tables.rows.get(vid).cloned() else {
         if what < 3 && world.cta.tapes.get(vid).is_some_and(|tape| tape.tape.tapepool == "raw") {
             let row = Tape {
@@ -147,6 +143,7 @@ fn edit(world: &mut World, vid: &Vid) {
                 mode: Mode::Auto,
                 priority: 10,
                 mediatype: "LTO9".to_owned(),
+                logical_library: model.tape.logical_library.clone(),
                 tapepool: "raw".to_owned(),
                 responsible: "psql".to_owned(),
                 files: 1,
@@ -211,11 +208,14 @@ fn meddle(world: &mut World, vid: &Vid) {
     let (mut random, profile) = (world.random.clone(), world.profile.clone());
     let foreign = world.cta.request(vid, "eve", now, &mut random, &profile, true);
     world.random = random;
+    // A request that appears after an unanswered one of ours cannot be told from it.
+    let expected = world.tables.tasks.get(vid).is_some_and(|task| task.memory.asked && task.memory.request.is_none());
     let Some(model) = world.cta.tapes.get_mut(vid) else { return };
     model.touched_at = now;
     let text = match what {
         0 if model.request.is_none() && model.tape.state == "REPACKING" => {
             model.request = Some(foreign);
+            model.adopted |= expected;
             "somebody else asks for a repack"
         }
         1 if model.request.take().is_some() => "somebody removes the request",
@@ -225,7 +225,6 @@ fn meddle(world: &mut World, vid: &Vid) {
         }
         3 if !model.tape.full && model.tape.state == "ACTIVE" => {
             (model.files, model.tape.occupancy, model.tape.last_fseq) = (1, 100, 1);
-            model.written_at = now;
             "a user writes a file"
         }
         4 if model.files > 0 && model.request.is_none() => {
@@ -261,20 +260,29 @@ pub async fn clear_up(sim: Sim) {
         world.cta.routed = false;
     }
     step(&sim).await;
-    // Only where nobody else would: those who wait for a decision keep waiting.
-    let again: Vec<Vid> = {
+    // A tape whose row somebody deleted is nobody's in CTA either: left in REPACKING, it would keep its slot.
+    {
+        let mut world = sim.borrow_mut();
+        let gone: Vec<Vid> =
+            world.cta.tapes.keys().filter(|vid| !world.tables.rows.contains_key(*vid)).cloned().collect();
+        for vid in gone {
+            let now = world.now;
+            let Some(tape) = world.cta.tapes.get_mut(&vid) else { continue };
+            tape.touched_at = now;
+            tape.request = None;
+            if tape.tape.state.starts_with("REPACKING") {
+                (tape.tape.state, tape.pending_until) = ("ACTIVE".to_owned(), NEVER);
+            }
+        }
+    }
+    let manual: Vec<Vid> = {
         let world = sim.borrow();
-        let manual =
-            world.tables.rows.values().filter(|row| row.mode == Mode::Manual && row.state() != State::Finished);
-        manual
-            .filter(|row| world.tables.tasks.get(&row.vid).is_some_and(|task| task.next != Next::Never))
-            .map(|row| row.vid.clone())
-            .collect()
+        let manual = |row: &&Tape| row.mode == Mode::Manual && row.state() != State::Finished;
+        world.tables.rows.values().filter(manual).map(|row| row.vid.clone()).collect()
     };
-    for vid in again {
+    for vid in manual {
         let _ = base
             .locked(&vid, false, |locked| carry_out(&Act::Requeue { adopt: false, accept_empty: false }, None, locked))
             .await;
     }
-    let _ = Rc::strong_count(&sim);
 }

@@ -75,7 +75,7 @@ impl Profile {
             producers: 1 + random.index(2),
             inline,
             slots: 1 + u32::from(random.once_in(2)),
-            storm: random.of(1..16) * 3_600_000,
+            storm: random.of(1..12) * 3_600_000,
             outages_only,
             pends,
             active,

@@ -141,8 +141,15 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
         sim.borrow_mut().say(|| format!("{vid} {stage}: {report:?}"));
         match report {
             Ok(Report::Stopped(_)) => {
-                sim.borrow_mut().broker.reject(letter.id, me);
-                sim.borrow_mut().rouse();
+                let mut world = sim.borrow_mut();
+                let rate = world.profile.letters;
+                if world.fault(rate) {
+                    world.say(|| "the dead letter is lost".to_owned());
+                    world.broker.ack(letter.id, me);
+                } else {
+                    world.broker.reject(letter.id, me);
+                }
+                world.rouse();
             }
             Ok(report) => {
                 answer(&sim, &base, &letter, me);
@@ -334,7 +341,7 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
             let wait = if inline {
                 world.random.of(600_000..7_200_000)
             } else {
-                *world.random.pick(&[60_000, 300_000, 900_000])
+                *world.random.pick(&[60_000, 600_000, 1_200_000])
             };
             wait + i64::try_from(host).unwrap_or(0)
         };

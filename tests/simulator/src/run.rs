@@ -8,7 +8,7 @@ use common::broker::Task as Message;
 use common::stages::STAGES;
 use tokio::sync::watch;
 
-use crate::broker::Queue;
+use crate::broker::{Queue, stage_queue};
 use crate::check;
 use crate::mutation::Mutation;
 use crate::people;
@@ -360,7 +360,23 @@ impl Scheduler {
         let mut world = self.sim.borrow_mut();
         world.current = usize::MAX;
         let queue = if world.random.once_in(4) { Queue::Dead } else { Queue::Stage(world.random.index(STAGES.len())) };
-        match world.random.index(4) {
+        match world.random.index(5) {
+            4 => {
+                world.say(|| "every message once more".to_owned());
+                let now = world.now;
+                let all: Vec<Message> = world
+                    .tables
+                    .tasks
+                    .values()
+                    .filter_map(|task| Some((task.vid.clone(), task.stage.clone()?, task.generation)))
+                    .map(|(tape, stage, generation)| Message { tape, stage, generation })
+                    .collect();
+                for message in all {
+                    if let Some(queue) = stage_queue(&message.stage) {
+                        world.broker.put(message, queue, now);
+                    }
+                }
+            }
             0 => {
                 world.say(|| format!("{queue:?} is purged"));
                 world.broker.letters.retain(|letter| letter.queue != queue || letter.holder.is_some());

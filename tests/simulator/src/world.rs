@@ -72,6 +72,10 @@ pub struct World {
     pub broker: Broker,
     /// CTA.
     pub cta: Catalogue,
+    /// A tape that people look at just now, and when.
+    pub watched: Option<(i64, Vid)>,
+    /// Tapes that we put into mode error, and nobody has edited since.
+    pub blamed: std::collections::BTreeSet<Vid>,
     /// The processes, by number; a dead one has no future.
     pub processes: Vec<Process>,
     /// The process that is polled now.
@@ -166,6 +170,8 @@ impl World {
             tables,
             broker: Broker::default(),
             cta,
+            watched: None,
+            blamed: std::collections::BTreeSet::new(),
             processes: Vec::new(),
             current: 0,
             wake: NEVER,
@@ -238,6 +244,21 @@ impl World {
         }
     }
 
+    /// Somebody is about to change this tape, in the middle of what is being done to it.
+    pub fn watch(&mut self, vid: &Vid) {
+        let at = self.now + self.random.of(0..8000);
+        self.watched = Some((at, vid.clone()));
+        for process in self.processes.iter_mut().filter(|process| process.host.is_none()) {
+            process.wake = process.wake.min(at);
+        }
+    }
+
+    /// The tape that is watched, if it is time.
+    pub fn take_watched(&mut self) -> Option<Vid> {
+        let now = self.now;
+        self.watched.take_if(|(at, _)| *at <= now).map(|(_, vid)| vid)
+    }
+
     /// A tape of this simulation.
     pub fn vid(number: usize) -> Vid {
         format!("V{number:05}").parse().expect("a VID")
@@ -274,6 +295,31 @@ impl Future for Pause {
         drop(world);
         self.at = Some(at);
         Poll::Pending
+    }
+}
+
+/// People do something now and then, or just when something is being done: then the tape is given.
+pub fn idle(sim: &Sim, ms: i64) -> Idle {
+    Idle(pause(sim, ms))
+}
+
+/// See [`idle`].
+pub struct Idle(Pause);
+
+impl Future for Idle {
+    type Output = Option<Vid>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Vid>> {
+        let watched = self.0.at.and_then(|_| self.0.sim.borrow_mut().take_watched());
+        if watched.is_some() {
+            return Poll::Ready(watched);
+        }
+        let done = Pin::new(&mut self.0).poll(context);
+        let mut world = self.0.sim.borrow_mut();
+        if let Some((at, _)) = world.watched {
+            world.wake_at(at);
+        }
+        done.map(|()| None)
     }
 }
 
