@@ -265,6 +265,19 @@ impl Locked<'_> {
         (self.row.as_ref().and_then(|row| row.as_ref().ok()), &mut self.task, ground, &mut self.notes)
     }
 
+    /// What the transaction is about, for fail points: the stage, and `claim` or the kind of the note that says most.
+    #[cfg(feature = "failpoints")]
+    fn step(&self, before: Option<&Task>) -> (String, &'static str) {
+        let stage = before.and_then(|task| task.stage.clone()).unwrap_or_default();
+        let owner = |task: Option<&Task>| task.and_then(|task| task.owner.clone());
+        let claimed =
+            self.task.as_ref().is_some_and(|task| task.owner.is_some()) && owner(self.task.as_ref()) != owner(before);
+        let endings = ["done", "fulfilled", "stopped", "error"];
+        let note = self.notes.iter().find(|note| endings.contains(&note.kind)).or(self.notes.last());
+        let kind = if claimed { "claim" } else { note.map_or("quiet", |note| note.kind) };
+        (stage, kind)
+    }
+
     /// Adds to the history.
     pub fn note(&mut self, kind: &'static str, detail: Value) {
         let stage = self.task.as_ref().and_then(|task| task.stage.clone());
@@ -403,7 +416,11 @@ impl Store {
             Locked::with(vid, rows, read_control(&control), other_slots, &self.settings, clock, &self.actor);
         let before = locked.task.clone();
         let result = law(&mut locked);
+        #[cfg(feature = "failpoints")]
+        let step = locked.step(before.as_ref());
         self.write(&tx, locked, before).await?;
+        #[cfg(feature = "failpoints")]
+        crate::failpoint::pass_at("committing", &[&step.0, step.1], vid);
         tx.commit().await?;
         Ok(result)
     }

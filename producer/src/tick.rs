@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use common::broker::{Publisher, Task as Message, Topology};
 use common::cta::reply::Repack;
 use common::cta::{Cta, Frontend, Query};
+use common::failpoint;
 use common::retry::Delays;
 use common::settings::{Broker, Settings};
 use common::stages::{STAGES, Stage};
@@ -728,6 +729,7 @@ async fn send<S: Table, C: Admin, P: Post>(
     part: &mut StageReport,
 ) -> anyhow::Result<Option<String>> {
     part.considered += due.len();
+    due.iter().for_each(|task| failpoint::pass_at("before-mark", &[stage.name], &task.vid));
     let marked = context.store.mark_dispatched(due).await?;
     let mut unsent = Vec::new();
     let mut failed = None;
@@ -741,8 +743,12 @@ async fn send<S: Table, C: Admin, P: Post>(
                 }
                 let message =
                     Message { tape: task.vid.clone(), stage: stage.name.to_owned(), generation: task.generation };
+                failpoint::pass_at("marked", &[stage.name], &task.vid);
                 match publisher.publish(&message).await {
-                    Ok(()) => (task, None),
+                    Ok(()) => {
+                        failpoint::pass_at("published", &[stage.name], &task.vid);
+                        (task, None)
+                    }
                     Err(error) => {
                         broken.store(true, Ordering::Relaxed);
                         (task, Some(Some(error.to_string())))

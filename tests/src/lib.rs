@@ -1,12 +1,16 @@
 //! The harness of the journeys.
 
+pub mod chance;
+pub mod checker;
 pub mod configuration;
+pub mod crew;
 pub mod desk;
 pub mod fleet;
 pub mod kinds;
 pub mod proxy;
 pub mod services;
 pub mod shell;
+pub mod shots;
 pub mod site;
 pub mod steps;
 pub mod tap;

@@ -58,6 +58,13 @@ struct Hand {
     now: DateTime<Utc>,
 }
 
+impl Hand {
+    /// The stage or the wish it was claimed for.
+    fn place(&self) -> &'static str {
+        self.claim.wanted.map_or(self.claim.stage.name, Wanted::name)
+    }
+}
+
 /// How the work on a tape ended, before it is recorded.
 struct Worked {
     ending: Ending,
@@ -185,7 +192,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
     /// Works and records, while the lease is kept alive. Losing the lease and being told to stop end the work.
     async fn under_lease(&self, hand: &Hand) -> Result<Report, StoreError> {
         let vid = &hand.tape.vid;
-        failpoint::pass("claimed", vid);
+        failpoint::pass_at("claimed", &[hand.place()], vid);
         let worked = tokio::select! {
             biased;
             worked = self.work(hand) => worked,
@@ -198,9 +205,9 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
                 Worked::bare(Ending::Denied("the program was told to leave at once".to_owned()))
             }
         };
-        failpoint::pass("before-record", vid);
+        failpoint::pass_at("before-record", &[hand.place()], vid);
         let report = self.record(hand, worked).await?;
-        failpoint::pass("recorded", vid);
+        failpoint::pass_at("recorded", &[hand.place()], vid);
         Ok(report)
     }
 
@@ -318,7 +325,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
                 return Err(Ending::Site(Why::new(Code::ListingFailed, text)));
             }
         };
-        failpoint::pass("listed", vid);
+        failpoint::pass_at("listed", &[hand.place()], vid);
         let epoch = hand.claim.epoch;
         let kept = self.store.locked(vid, false, |locked| {
             let claimed = |task: &&mut Task| task.epoch == epoch && task.generation == hand.claim.generation;
@@ -360,16 +367,17 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
             }));
         }
         let vid = &hand.tape.vid;
-        failpoint::pass("before-check", vid);
+        let place = [hand.place(), act.command.kind()];
+        failpoint::pass_at("before-check", &place, vid);
         // Taken before the check of the epoch: whatever pauses us from here on, the command does not run late.
         let deadline = self.cta.deadline((self.settings.lease.saturating_sub(self.settings.cta_admin.timeout)) / 2);
         *task = self.permit(hand, &act).await?;
         // Whatever becomes of the command: what was seen before it proves nothing any more, not even that a slot is free.
         seen.forget_tape();
-        failpoint::pass("intended", vid);
+        failpoint::pass_at("intended", &place, vid);
         info!(%vid, stage = hand.claim.stage.name, "{}", act.command);
         let answer = self.cta.change(&act.command, deadline).await;
-        failpoint::pass("acted", vid);
+        failpoint::pass_at("acted", &place, vid);
         let (effect, how) = match &answer {
             Answered::Accepted => (Effect::Likely, "accepted"),
             Answered::Refused(_) => (Effect::None, "refused"),
@@ -382,7 +390,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         };
         let detail = json!({"command": act.command.to_string(), "answer": how, "text": text});
         (*task, *now) = self.answered(hand, effect, detail).await?;
-        failpoint::pass("answered", vid);
+        failpoint::pass_at("answered", &place, vid);
         match answer {
             Answered::Accepted => tried.push((act.command, Tried::Accepted)),
             Answered::Refused(text) if site_level(&text) => {

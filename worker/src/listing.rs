@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, bail};
 use chrono::NaiveDate;
 use common::cta::{Cta, Query, Trouble};
+use common::failpoint;
 use common::settings::Settings;
 use common::tape::Vid;
 use common::task::ListingMade;
@@ -50,7 +51,8 @@ pub async fn write(
         return Err(ListingError::Host(failed));
     }
     listed.map_err(ListingError::Cta)?;
-    let path = draft.keep(&path).map_err(ListingError::Host)?;
+    failpoint::pass("listing-written", vid);
+    let path = draft.keep(&path, vid).map_err(ListingError::Host)?;
     Ok(ListingMade {
         host: host.to_owned(),
         path: path.display().to_string(),
@@ -111,7 +113,7 @@ impl Draft {
     }
 
     /// Gives it its name: the configured one, or with `.2`, `.3` ... behind where that is taken.
-    fn keep(&mut self, target: &Path) -> anyhow::Result<PathBuf> {
+    fn keep(&mut self, target: &Path, vid: &Vid) -> anyhow::Result<PathBuf> {
         self.out
             .flush()
             .and_then(|()| self.out.get_ref().sync_all())
@@ -122,6 +124,7 @@ impl Draft {
             // A link fails where the name is taken, a rename would replace it.
             match fs::hard_link(&self.path, &path) {
                 Ok(()) => {
+                    failpoint::pass("listing-named", vid);
                     fs::remove_file(&self.path).with_context(|| format!("removing {}", self.path.display()))?;
                     self.kept = true;
                     let directory = path.parent().context("the listing's path has no directory")?;

@@ -301,6 +301,7 @@ async fn stage_task(
             return answered(delivery.reject().await);
         }
     };
+    failpoint::pass_at("received", &[&task.stage], &task.tape);
     let due = [Due { vid: task.tape.clone(), generation: task.generation }];
     let Ok(Ok(_permit)) = tokio::time::timeout(PATIENCE, room.acquire_owned()).await else {
         debug!(vid = %task.tape, stage, "no room here: given back");
@@ -311,7 +312,7 @@ async fn stage_task(
         return answered(delivery.ack().await);
     };
     let report = deliverer.deliver(&task.tape, &task.stage, task.generation).await;
-    failpoint::pass("before-ack", &task.tape);
+    failpoint::pass_at("before-ack", &[&task.stage], &task.tape);
     match report {
         Ok(Report::Stopped(_)) => answered(delivery.reject().await),
         Ok(report) => {
@@ -343,15 +344,19 @@ async fn dead_task(store: Store, publisher: Arc<Publisher>, delivery: Delivery, 
                 let _ = tell.send(Told::Database(format!("parking failed: {error}")));
             }
         },
-        Ok(task) => match dead_letter::bury(&store, &task.tape, &task.stage, task.generation, &how).await {
-            Ok(buried) => {
-                debug!(vid = %task.tape, stage = task.stage, "dead letter ({how}): {buried:?}");
-                answered(delivery.ack().await);
+        Ok(task) => {
+            failpoint::pass_at("dead-received", &[&task.stage], &task.tape);
+            match dead_letter::bury(&store, &task.tape, &task.stage, task.generation, &how).await {
+                Ok(buried) => {
+                    debug!(vid = %task.tape, stage = task.stage, "dead letter ({how}): {buried:?}");
+                    failpoint::pass_at("buried", &[&task.stage], &task.tape);
+                    answered(delivery.ack().await);
+                }
+                Err(error) => {
+                    let _ = tell.send(Told::Database(error.to_string()));
+                }
             }
-            Err(error) => {
-                let _ = tell.send(Told::Database(error.to_string()));
-            }
-        },
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::BrokerError;
 use super::link::{Depth, Link, connection_name};
 use super::task::{Task, is_stage_name, printable};
 use super::topology::{PARKED_KEY, Topology, short};
-use crate::settings;
+use crate::{failpoint, settings};
 
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -145,7 +145,8 @@ impl Publisher {
         ]);
         let id = format!("{}.{}.{}.{}", task.tape, task.stage, task.generation, self.next_serial());
         let properties = self.properties("task", "application/json", &id, headers);
-        self.send(&what, &self.names.tasks_exchange(), short(&task.stage), &task.encode(), properties, &id).await
+        let sent = || failpoint::pass_at("sent", &[&task.stage], &task.tape);
+        self.send(&what, &self.names.tasks_exchange(), short(&task.stage), &task.encode(), properties, &id, sent).await
     }
 
     /// Puts a body that names no tape aside for a person to look at, with the queue it came from and the reason. Acknowledge the
@@ -160,7 +161,8 @@ impl Publisher {
         ]);
         let id = format!("parked.{}.{}", std::process::id(), self.next_serial());
         let properties = self.properties("parked", "application/octet-stream", &id, headers);
-        self.send("the message to park", &self.names.dead_exchange(), PARKED_KEY.into(), body, properties, &id).await
+        self.send("the message to park", &self.names.dead_exchange(), PARKED_KEY.into(), body, properties, &id, || ())
+            .await
     }
 
     /// Stores a parked message once more, its properties as given. Acknowledge the original only after Ok.
@@ -201,6 +203,8 @@ impl Publisher {
             .with_headers(headers)
     }
 
+    /// `sent` is called between sending and confirmation.
+    #[expect(clippy::too_many_arguments, reason = "all of one message, and used in two places")]
     async fn send(
         &self,
         what: &str,
@@ -209,6 +213,7 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
         id: &str,
+        sent: impl FnOnce(),
     ) -> Result<(), PublishError> {
         let doing = format!("publishing {what}");
         let Ok(permit) = self.free.acquire().await else { return Err(PublishError::Closed(what.to_owned())) };
@@ -218,7 +223,9 @@ impl Publisher {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let answer = tokio::time::timeout(self.limit, async {
             let channel = lent.channel.as_ref().expect("lent until it is given back");
-            channel.basic_publish(short(exchange), key, options, body, properties).await?.await
+            let confirm = channel.basic_publish(short(exchange), key, options, body, properties).await?;
+            sent();
+            confirm.await
         })
         .await;
         match answer {
