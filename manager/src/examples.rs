@@ -161,7 +161,7 @@ It belongs to the VID: it outlives the row, and scan and prepare obey it.";
 pub const RELEASE: &str = "\
 Examples:
   cta-ops-repack-manager release V01007
-  cta-ops-repack-manager release --held --all";
+  cta-ops-repack-manager release --held";
 
 /// `pause`.
 pub const PAUSE: &str = "\
@@ -290,7 +290,7 @@ mod tests {
         for (program, least) in [(Program::Manager, 40), (Program::Producer, 15), (Program::Worker, 3)] {
             let mut command = command(program);
             command.build();
-            let count = walk(&command, &command.get_name().to_owned());
+            let count = walk(&command, command.get_name());
             assert!(count >= least, "only {count} examples");
         }
     }

@@ -128,6 +128,27 @@ async fn pausing_shows_its_end_and_is_no_ones_to_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_for_a_vid_and_conditions_are_for_rows() {
+    let site = Site::new(World::new()).await;
+    site.row_of("V00001", 0, "auto", "raw").await;
+    site.row_of("V00002", 5, "auto", "raw").await;
+    let said = site.manager("hold V00001 V00002 X00009 --reason audit --for 2d --yes").await;
+    said.ended(Exit::Done).saying(&[
+        "V00001: on hold for 2d: audit",
+        "X00009",
+        "not in the table; scan and prepare obey",
+    ]);
+    let said = site.manager("hold X00010 V00001 --pool raw --reason x --dry-run --json").await;
+    let expected = [("X00010", "not-found"), ("V00001", "would-change")];
+    assert_eq!(said.results(), expected.map(|(vid, result)| (vid.to_owned(), result.to_owned())));
+    let said = site.manager("release --held --yes").await;
+    said.ended(Exit::Done).saying(&["V00001: no longer on hold (alice@desk: audit)"]);
+    said.saying(&["V00002 is on hold too, and not on its way", "X00009 is on hold too"]);
+    site.manager("release V00002 X00009 --yes").await.ended(Exit::Done);
+    assert_eq!(site.number(&format!("SELECT count(*) FROM {} WHERE kind = 'hold'", site.beside("_control"))).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_takes_something_away_wants_a_reason() {
     let site = Site::new(World::new()).await;
     site.row_of(VID, 3, "error", "raw").await;

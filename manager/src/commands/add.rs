@@ -20,7 +20,7 @@ use crate::output::{Desk, Exit, clean};
 /// # Errors
 /// When database or CTA do not answer while tapes are checked: nothing was entered.
 pub async fn run(store: &Store, add: &Add, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
-    let mut order = match order(store, add) {
+    let order = match order(store, add) {
         Ok(order) => order,
         Err(misuse) => {
             desk.remark(&format!("error: {misuse}"));
@@ -50,8 +50,13 @@ pub async fn run(store: &Store, add: &Add, json: bool, desk: &mut Desk<'_>) -> a
         if count == 0 {
             return tell(&checked, &order, json, desk);
         }
+        // Those that were shown, and no other that has come to pass meanwhile.
+        let shown = Order { vids: checked.added.clone(), ..order.clone() };
+        let mut prepared = prepare(store, &cta, &shown, &stop).await?;
+        prepared.already_there.extend(checked.already_there);
+        prepared.refused.extend(checked.refused);
+        return tell(&prepared, &order, json, desk);
     }
-    order.dry_run = add.consent.dry_run;
     let prepared = prepare(store, &cta, &order, &stop).await?;
     tell(&prepared, &order, json, desk)
 }

@@ -1,5 +1,7 @@
 //! Every verb that changes tapes: show what will change and what was not found, ask, change, say what became of it.
 
+use std::collections::HashSet;
+
 use anyhow::Context as _;
 use common::explain::ago;
 use common::store::{Store, StoreError};
@@ -12,6 +14,7 @@ use super::selection::{Selection, Shown, Unchosen, filter};
 use super::told;
 use crate::acts::{Act, Facts, Plan, carry_out, judge, standing};
 use crate::cli::{Ch, Consent, On};
+use crate::filter::vid_of;
 use crate::output::{Desk, Exit, clean};
 
 /// Tapes that are shown before asking.
@@ -60,6 +63,11 @@ pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<
     store.ready().await.map_err(told)?;
     let selection = Selection::look(store, &filter).await.map_err(told)?;
     selection.remarks.iter().for_each(|remark| desk.remark(&clean(remark)));
+    if filter.which.held && *act == Act::Release {
+        for name in held_off_the_way(store).await.map_err(told)? {
+            desk.remark(&format!("{} is on hold too, and not on its way: name it to release it", clean(&name)));
+        }
+    }
     if selection.vids.is_empty() && !json {
         return Ok(unchosen_said(Unchosen::Nothing("no tape matches: nothing is changed".to_owned()), desk));
     }
@@ -88,6 +96,15 @@ fn unchosen_said(unchosen: Unchosen, desk: &mut Desk<'_>) -> Exit {
     };
     desk.remark(&format!("error: {text}"));
     exit
+}
+
+/// VIDs on hold that no condition finds, for they have no row that is on its way.
+async fn held_off_the_way(store: &Store) -> Result<Vec<String>, StoreError> {
+    let held = store.holds().await?;
+    let vids: Vec<Vid> = held.iter().filter_map(|name| name.parse().ok()).collect();
+    let rows = store.overview(Some(&vids), None, false).await?;
+    let there: HashSet<&str> = rows.iter().map(vid_of).collect();
+    Ok(held.iter().filter(|name| !there.contains(name.as_str())).cloned().collect())
 }
 
 /// A transaction for each tape; told to end, it leaves the others as they are.

@@ -32,6 +32,8 @@ pub struct Selection {
     pub remarks: Vec<String>,
     /// Something that was named or listed stands for nothing.
     pub unmatched: bool,
+    /// There were conditions: what has no row cannot be said to fulfil them.
+    conditions: bool,
     rows: HashMap<String, Overview>,
     holds: BTreeMap<String, Hold>,
     paused: Vec<String>,
@@ -122,9 +124,11 @@ impl Selection {
         let vids = typed.iter().filter(|vid| missing.contains(vid) || rows.contains_key(vid.as_str())).cloned();
         let vids: Vec<Vid> = vids.chain(others).collect();
         let paused = controls.iter().filter(|line| line.kind == "pause").map(|line| line.name.clone()).collect();
-        let holds =
+        let holds: BTreeMap<String, Hold> =
             controls.into_iter().filter(|line| line.kind == "hold").map(|line| (line.name, line.hold)).collect();
-        Ok(Selection { vids, missing, remarks, unmatched: !selected.unmatched.is_empty(), rows, holds, paused, now })
+        let unmatched = !selected.unmatched.is_empty();
+        let conditions = filter.has_conditions();
+        Ok(Selection { vids, missing, remarks, unmatched, conditions, rows, holds, paused, now })
     }
 
     /// How a tape stands, in a few words.
@@ -144,6 +148,9 @@ impl Selection {
 
     /// What an act would do to a tape.
     pub fn plan(&self, store: &Store, act: &Act, reason: Option<&str>, vid: &Vid) -> Plan {
+        if self.conditions && self.missing.contains(vid) {
+            return Plan::Missing;
+        }
         let overview = self.rows.get(vid.as_str());
         let control = Control { hold: self.holds.get(vid.as_str()).cloned(), paused: self.paused.clone() };
         let ground = Ground {
@@ -198,7 +205,7 @@ mod tests {
         assert_eq!(names.len(), 3);
         assert_eq!(names[0], first);
         std::fs::write(&path, "# none\n").unwrap();
-        assert!(named(&[first.clone()], Some(&path)).unwrap_err().contains("names no tape"));
+        assert!(named(std::slice::from_ref(&first), Some(&path)).unwrap_err().contains("names no tape"));
         std::fs::write(&path, "V1;rm").unwrap();
         assert!(named(&[first], Some(&path)).unwrap_err().contains("V1;rm"));
     }
