@@ -169,7 +169,8 @@ impl Publisher {
     pub(super) async fn park_again(&self, body: &[u8], properties: BasicProperties) -> Result<(), PublishError> {
         let id = properties.message_id().as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default();
         let properties = properties.with_delivery_mode(PERSISTENT);
-        self.send("the parked message", &self.names.dead_exchange(), PARKED_KEY.into(), body, properties, &id).await
+        self.send("the parked message", &self.names.dead_exchange(), PARKED_KEY.into(), body, properties, &id, || ())
+            .await
     }
 
     /// What a queue holds. None: no such queue.

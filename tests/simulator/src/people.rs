@@ -143,7 +143,6 @@ fn edit(world: &mut World, vid: &Vid) {
                 mode: Mode::Auto,
                 priority: 10,
                 mediatype: "LTO9".to_owned(),
-                logical_library: model.tape.logical_library.clone(),
                 tapepool: "raw".to_owned(),
                 responsible: "psql".to_owned(),
                 files: 1,
