@@ -121,7 +121,7 @@ async fn the_history_is_filtered_and_its_newest_are_printed_oldest_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_history_is_read_by_index_and_never_as_a_whole_in_memory() {
     let site = empty_site().await;
-    long_history(&site, 100_000).await;
+    long_history(&site, 200_000).await;
     let client = site.database.client().await;
     let scans = async |index: &str| {
         let query = "SELECT coalesce(sum(idx_scan), 0)::int8 FROM pg_stat_user_indexes WHERE indexrelname = $1";
@@ -151,10 +151,10 @@ async fn a_long_history_is_read_by_index_and_never_as_a_whole_in_memory() {
     let (program, args): (_, Vec<_>) =
         (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned).collect());
     let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", "ulimit -v 60000; \"$@\" | wc -l", "sh"]).arg(program).args(args);
+    limited.args(["-c", "ulimit -v 150000; \"$@\" | wc -l", "sh"]).arg(program).args(args);
     limited.args(["history", "--jsonl", "--limit", "0"]);
     let ran = Ran::of(&mut limited);
-    assert_eq!(ran.ended(0).stdout.trim(), "100000", "{ran:?}");
+    assert_eq!(ran.ended(0).stdout.trim(), "200000", "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
