@@ -1,7 +1,6 @@
 //! `ls --watch` in a real terminal: it fits, follows the size, says when the database is away, and leaves the terminal as
 //! it was.
 
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
