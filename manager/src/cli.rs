@@ -200,6 +200,9 @@ pub enum ConfigVerb {
     },
 }
 
+/// Heading of the options that choose no tapes.
+const HOW: &str = "How to list them";
+
 /// Which tapes to list, and how.
 #[derive(Debug, Args)]
 pub struct Ls {
@@ -207,22 +210,22 @@ pub struct Ls {
     #[command(flatten)]
     pub filter: Filter,
     /// Finished ones too
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = HOW)]
     pub all: bool,
     /// Order by these: vid, state, mode, since, pool, priority, why, until, files, bytes; the largest first with - before it
-    #[arg(long, value_name = "KEY[,KEY]", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(long, help_heading = HOW, value_name = "KEY[,KEY]", value_delimiter = ',', allow_hyphen_values = true)]
     pub sort: Vec<Key>,
     /// At most so many
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, help_heading = HOW, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
     pub limit: Option<i64>,
     /// All columns
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = HOW)]
     pub long: bool,
     /// One JSON object a line
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, help_heading = HOW, conflicts_with = "json")]
     pub jsonl: bool,
     /// Look again every so many seconds, until Ctrl-C
-    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "jsonl",
+    #[arg(long, help_heading = HOW, value_name = "SECS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "jsonl",
           value_parser = seconds)]
     pub watch: Option<std::time::Duration>,
 }

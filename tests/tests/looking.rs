@@ -291,7 +291,7 @@ async fn a_tape_that_is_not_on_its_way_is_told_by_what_is_known_of_it() {
     let begun = std::time::Instant::now();
     while site.rows().await.len() > 1 {
         assert!(begun.elapsed() < journeys::site::PATIENCE, "not given back");
-        site.tick_of(&[&common::stages::STAGES[1]]).await;
+        site.tick_of(&[common::stages::STAGES[1]]).await;
     }
     let show = |vid: &str| Ran::of(of_site(&site, MANAGER).args(["show", vid, "--no-cta"]));
     tells(

@@ -1,8 +1,6 @@
 //! `ls --watch` in a real terminal: it fits, follows the size, says when the database is away, and leaves the terminal as
 //! it was.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -157,7 +157,7 @@ fn on_its_way(
         Err(odd) => odd.problems.iter().map(|problem| ("problem", problem.clone())).collect(),
     };
     match &overview.task {
-        Some(task) => lines.extend(task_says(task, overview.row.as_ref().ok(), &why.text, now)),
+        Some(task) => lines.extend(task_says(task, overview.row.as_ref().ok(), why, now)),
         None => lines.push(("task", "no tick has looked at this row yet".to_owned())),
     }
     lines.extend(overview.hold.as_ref().map(held));
@@ -242,6 +242,9 @@ fn section(title: &str, lines: Vec<(&str, String)>, desk: &mut Desk<'_>) -> anyh
     desk.text(&text)
 }
 
+/// The code of a row that was edited since the automation looked at it.
+const NOT_SEEN: &str = "not-seen-yet";
+
 /// Columns before the value of a line.
 const INDENT: usize = 15;
 
@@ -304,13 +307,14 @@ fn row_says(tape: &Tape, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
 }
 
 /// When it is next worked on: never something else than the headline says.
-fn next_attempt(task: &Task, tape: Option<&Tape>, now: DateTime<Utc>) -> String {
+fn next_attempt(task: &Task, tape: Option<&Tape>, why: &Explained, now: DateTime<Utc>) -> String {
     match tape {
         None => return "none while the row is odd".to_owned(),
         Some(tape) if tape.state() == State::Finished => return "none: its journey is over".to_owned(),
         Some(tape) if tape.mode != Mode::Auto => {
             return format!("none in mode {}: an operator decides", tape.mode);
         }
+        Some(_) if why.code == NOT_SEEN => return "reckoned anew when the automation looks at the row".to_owned(),
         Some(_) => {}
     }
     match task.next {
@@ -322,17 +326,17 @@ fn next_attempt(task: &Task, tape: Option<&Tape>, now: DateTime<Utc>) -> String 
     }
 }
 
-fn task_says(task: &Task, tape: Option<&Tape>, told: &str, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+fn task_says(task: &Task, tape: Option<&Tape>, why: &Explained, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("next stage", format!("{}, generation {}", task.stage.as_deref().unwrap_or("none"), task.generation)),
-        ("next attempt", next_attempt(task, tape, now)),
+        ("next attempt", next_attempt(task, tape, why, now)),
     ];
     let mut add = |name: &'static str, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("wanted", task.wanted.map(|wanted| wanted.name().to_owned()));
     add("outcome", task.outcome.map(|outcome| outcome.name().to_owned()));
     add(
         "reason",
-        task.reason.as_ref().map(|reason| match told.contains(&reason.text) {
+        task.reason.as_ref().map(|reason| match why.text.contains(&reason.text) {
             true => format!("{}, as told above", reason.code),
             false => format!("{} ({})", reason.text, reason.code),
         }),
