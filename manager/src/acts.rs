@@ -2,13 +2,18 @@
 //! the row's lock, come from the same function.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::explain::{ago, followed};
+use common::explain::ago;
 use common::journey::{self, Event, Mode, State};
 use common::stages;
 use common::store::{HoldChange, Locked};
 use common::tape::{OddRow, Tape, Vid};
-use common::task::{Ground, Next, Note, RowChange, Task, Wanted, later};
+use common::task::{Ground, Next, Note, RowChange, Task, Wanted};
 use serde_json::{Value, json};
+
+mod holds;
+mod rows;
+
+use holds::{hold, release};
 
 /// What an operator wants of a tape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -428,183 +433,6 @@ impl Case<'_> {
             Wanted::Retry | Wanted::GiveBack | Wanted::Unstick => None,
         }
     }
-
-    fn change(mut self, mode: Option<Mode>, priority: Option<i16>, responsible: Option<&str>) -> Judged {
-        if self.tape.state() == State::Finished {
-            return self.over();
-        }
-        let priority = priority.filter(|priority| *priority != self.tape.priority);
-        let responsible = responsible.filter(|responsible| *responsible != self.tape.responsible);
-        let mut judged = match mode {
-            None => Judged::new(Plan::Already(String::new())),
-            Some(Mode::Auto) => Case { task: self.task.clone(), ..self }.requeue(false, false, false),
-            Some(Mode::Manual) => Case { task: self.task.clone(), ..self }.take_over(),
-            Some(Mode::Error) => Judged::refused(
-                "mode error needs a reason that the automation knows, so only the automation sets it",
-                format!("'cta-ops-repack-manager ch {} --mode manual' takes it out of its hands", self.tape.vid),
-            ),
-        };
-        if matches!(judged.plan, Plan::Refused { .. }) || (priority.is_none() && responsible.is_none()) {
-            if judged.plan == Plan::Already(String::new()) {
-                judged.plan = Plan::Already("it has these values".to_owned());
-            }
-            return judged;
-        }
-        let (mut what, remarks) = match judged.plan {
-            Plan::Change { what, remarks } => (what, remarks),
-            Plan::Already(_) | Plan::Refused { .. } | Plan::Missing => (Vec::new(), Vec::new()),
-        };
-        let mut detail = serde_json::Map::new();
-        if let Some(priority) = priority {
-            what.push(format!("priority {} -> {priority}", self.tape.priority));
-            detail.insert("priority".to_owned(), json!({"from": self.tape.priority, "to": priority}));
-        }
-        if let Some(responsible) = responsible {
-            what.push(format!("responsible {} -> {responsible}", self.tape.responsible));
-            detail.insert("responsible".to_owned(), json!({"from": self.tape.responsible, "to": responsible}));
-        }
-        judged.notes.push(self.note("changed", Value::Object(detail)));
-        self.task = judged.task.take().unwrap_or(self.task);
-        Judged {
-            task: Some(self.task),
-            priority,
-            responsible: responsible.map(str::to_owned),
-            plan: Plan::Change { what, remarks },
-            ..judged
-        }
-    }
-
-    fn take_over(mut self) -> Judged {
-        if self.tape.mode == Mode::Manual {
-            return Judged::new(Plan::Already("in mode manual".to_owned()));
-        }
-        if let Err(refused) = journey::change(self.tape.state(), self.tape.mode, Event::TakeOver) {
-            return Judged::refused(refused.to_string(), self.command("show"));
-        }
-        let what = vec![format!("mode {} -> manual", self.tape.mode)];
-        let note = self.note("mode", json!({"from": self.tape.mode, "to": Mode::Manual}));
-        let mut remarks = self.remarks();
-        if self.task.slot_since.is_some() {
-            remarks.push("it keeps its slot as long as CTA repacks it".to_owned());
-        }
-        self.task.taken_over(self.ground);
-        Judged {
-            task: Some(self.task),
-            mode: Some(Mode::Manual),
-            notes: vec![note],
-            ..Judged::new(Plan::Change { what, remarks })
-        }
-    }
-
-    fn remove(mut self) -> Judged {
-        let abort = format!("{} gives the tape back first", self.command("abort"));
-        if let Some(owner) = &self.task.owner {
-            let why = format!("{owner} is working on it, or was when it was last heard of");
-            return Judged::refused(why, format!("wait until it is done; {abort}"));
-        }
-        if let Some(intent) = &self.task.intent {
-            return Judged::refused(format!("a command is unanswered: {}", intent.command), abort);
-        }
-        if let Some(until) = self.task.settle_until.filter(|until| *until > self.ground.now) {
-            let why = format!("a command ended unclear and may still take effect for {}", ago(until - self.ground.now));
-            return Judged::refused(why, format!("wait until then; {abort}"));
-        }
-        let memory = &self.task.memory;
-        let state = self.tape.state();
-        if matches!(state, State::Started | State::Repacked) {
-            return Judged::refused(
-                format!("it is {state}: it is in REPACKING, or CTA holds our request for it"),
-                abort,
-            );
-        }
-        if state == State::Entered && (memory.asked || memory.request.is_some()) {
-            return Judged::refused("CTA may hold a repack request that we made for it", abort);
-        }
-        if state == State::Entered && memory.issued.contains_key("set-repacking") {
-            return Judged::refused("it may be in REPACKING by our doing", abort);
-        }
-        let mut what = vec![format!("its row ({state}, mode {}) goes to the history", self.tape.mode)];
-        if let Some(wanted) = self.task.wanted {
-            what.push(format!("what was asked for is dropped ({})", wanted.name()));
-        }
-        let mut remarks = Vec::new();
-        if matches!(state, State::Quarantined | State::Reclaimed) {
-            remarks.push(format!(
-                "nothing is changed in CTA: the tape stays as it is, most likely in pool {}",
-                self.ground.settings.quarantine_pool
-            ));
-        }
-        let note =
-            self.note("removed", json!({"state": state, "mode": self.tape.mode, "responsible": self.tape.responsible}));
-        self.task.removed(self.ground);
-        Judged {
-            task: Some(self.task),
-            change: RowChange::Remove,
-            notes: vec![note],
-            ..Judged::new(Plan::Change { what, remarks })
-        }
-    }
-}
-
-fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
-    let until = span.and_then(|span| span.to_std().ok()).map(|span| later(ground.now, span));
-    let why = reason.unwrap_or("no reason given").to_owned();
-    if let Some(hold) = &ground.control.hold
-        && hold.why == why
-        && hold.until.is_none()
-        && until.is_none()
-    {
-        return Judged::new(Plan::Already(format!("on hold by {}: {}", hold.who, hold.why)));
-    }
-    let mut what = vec![match until {
-        Some(until) => format!("on hold for {}: {why}", ago(until - ground.now)),
-        None => format!("on hold until released: {why}"),
-    }];
-    if let Some(hold) = &ground.control.hold {
-        what.push(format!("instead of the hold by {}: {}", hold.who, hold.why));
-    }
-    let remarks = match facts.row {
-        None => vec!["it is not in the table; scan and prepare obey the hold".to_owned()],
-        Some(_) => {
-            let leased = facts.task.filter(|task| task.is_leased(ground.now)).and_then(|task| task.owner.as_deref());
-            leased
-                .map(|owner| format!("{owner} is at it now: the command it runs is finished, and it starts no other"))
-                .into_iter()
-                .collect()
-        }
-    };
-    let note = stage_note(facts, ground, "hold", json!({"why": why, "until": until}));
-    Judged {
-        hold: Some(HoldChange::Put { why, until }),
-        notes: vec![note],
-        ..Judged::new(Plan::Change { what, remarks })
-    }
-}
-
-fn release(reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
-    let Some(hold) = &ground.control.hold else {
-        return Judged::new(Plan::Already("not on hold".to_owned()));
-    };
-    let what = vec![format!("no longer on hold ({}: {})", hold.who, hold.why)];
-    let note = stage_note(
-        facts,
-        ground,
-        "release",
-        json!({"hold": {"who": hold.who, "why": hold.why, "until": hold.until}, "reason": reason}),
-    );
-    Judged {
-        hold: Some(HoldChange::Release),
-        notes: vec![note],
-        ..Judged::new(Plan::Change { what, remarks: Vec::new() })
-    }
-}
-
-fn stage_note(facts: Facts<'_>, ground: &Ground<'_>, kind: &'static str, detail: Value) -> Note {
-    let stage = match facts.row {
-        Some(Ok(tape)) => followed(tape, facts.task, ground.settings, ground.now).0.stage,
-        Some(Err(_)) | None => None,
-    };
-    Note { kind, stage, detail }
 }
 
 /// How a tape stands, in a few words.

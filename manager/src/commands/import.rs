@@ -86,7 +86,7 @@ pub async fn run(store: &Store, options: Options, json: bool, desk: &mut Desk<'_
         report.disagreements = Some(ask_cta(settings, under_way).await?);
     }
     if !options.dry_run {
-        note_down(store, &mut report).await?;
+        note_down(store, &mut report, desk).await?;
     }
     tell(&report, json, desk)
 }
@@ -140,9 +140,14 @@ fn is_ahead(tape: &Tape, now: DateTime<Utc>) -> bool {
 }
 
 /// What the tick would do first, for every row that it has not seen as it is.
-async fn note_down(store: &Store, report: &mut Report) -> anyhow::Result<()> {
+async fn note_down(store: &Store, report: &mut Report, desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    const MANY: usize = 1000;
     let (vids, _) = store.changed().await.map_err(told)?;
-    for vid in vids {
+    let count = vids.len();
+    for (done, vid) in vids.into_iter().enumerate() {
+        if done > 0 && done % MANY == 0 {
+            desk.remark(&format!("{done} of {count} tapes"));
+        }
         match store.locked(&vid, false, |locked| follow(locked, "import")).await {
             Ok(None) => {
                 report.noted += 1;
