@@ -106,7 +106,9 @@ impl Client {
                 None => return refused("No repack request for this VID."),
                 Some(request) => vec![value(&request.repack)],
             },
-            Query::TapePools => ["raw", "quarantine", "tolabel_LTO9", "erase_LTO9"].map(|name| json!({"name": name})).into(),
+            Query::TapePools => {
+                ["raw", "quarantine", "tolabel_LTO9", "erase_LTO9"].map(|name| json!({"name": name})).into()
+            }
             Query::MountPolicies => {
                 ["repack_low_priority", "repack_high_priority"].map(|name| json!({"name": name})).into()
             }
@@ -130,8 +132,7 @@ impl Client {
                 return Err(Trouble::Refused { command: query.to_string(), text: "none".to_owned() });
             }
             (Some(Mutation::PoolNotLookedAt), Query::Tape(vid)) => {
-                let quarantined =
-                    world.tables.rows.get(vid).is_some_and(|row| row.state() == State::Quarantined);
+                let quarantined = world.tables.rows.get(vid).is_some_and(|row| row.state() == State::Quarantined);
                 if let (true, Ok([tape])) = (quarantined, answer.as_deref_mut()) {
                     tape["tapepool"] = json!("quarantine");
                 }
@@ -216,7 +217,8 @@ impl Admin for Client {
     type Deadline = i64;
 
     async fn list<T: DeserializeOwned + Send + 'static>(&self, query: &Query) -> Result<Vec<T>, Trouble> {
-        let garbage = |error: serde_json::Error| Trouble::Garbage { command: query.to_string(), text: error.to_string() };
+        let garbage =
+            |error: serde_json::Error| Trouble::Garbage { command: query.to_string(), text: error.to_string() };
         self.ask(query).await?.into_iter().map(|value| serde_json::from_value(value).map_err(garbage)).collect()
     }
 
@@ -347,7 +349,7 @@ impl World {
     fn is_sick(&mut self, query: &Query) -> bool {
         let Query::TapeFiles(vid) = query else { return false };
         let rate = self.profile.query;
-        let begins = self.fault(rate);
+        let begins = self.fault(rate.div_ceil(5));
         let until = self.now + self.random.of(1000..900_000);
         let Some(tape) = self.cta.tapes.get_mut(vid) else { return false };
         if begins {

@@ -91,7 +91,9 @@ pub fn restore(mutation: Option<Mutation>, base: &Base, before: Option<&Task>, l
             task.epoch = task.epoch.max(before.epoch);
             task.generation = task.generation.max(before.generation);
         }
-        Some(Mutation::ReconcileWithoutRecheck) if base.role == Role::Tick && base.hands.borrow().held.contains_key(locked.vid) => {
+        Some(Mutation::ReconcileWithoutRecheck)
+            if base.role == Role::Tick && base.hands.borrow().held.contains_key(locked.vid) =>
+        {
             task.epoch = before.epoch;
             (task.owner, task.lease_until) = (before.owner.clone(), before.lease_until);
             (task.intent, task.settle_until) = (before.intent.clone(), before.settle_until);

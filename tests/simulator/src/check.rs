@@ -166,7 +166,9 @@ impl Change<'_> {
             }
         }
         match self.before.map(|before| before.next) {
-            Some(Next::At(at)) if at > now && task.next != Next::Now && task.seen == self.before.and_then(|b| b.seen.clone()) => {
+            Some(Next::At(at))
+                if at > now && task.next != Next::Now && task.seen == self.before.and_then(|b| b.seen.clone()) =>
+            {
                 world.violate(8, format!("{vid}: claimed before its time"));
             }
             _ => {}
@@ -178,7 +180,8 @@ impl Change<'_> {
         let had = self.before.is_some_and(|before| before.intent.is_some());
         if had && self.task.intent.is_none() {
             let holder = self.claimed().map(|(epoch, _)| epoch);
-            let by_holder = self.base.role != Role::Manager && holder.is_some() && holder == self.before.map(|before| before.epoch);
+            let by_holder =
+                self.base.role != Role::Manager && holder.is_some() && holder == self.before.map(|before| before.epoch);
             let settles = self.task.settle_until.is_some_and(|until| until >= later(now, world.settings.settle));
             if !by_holder && !settles {
                 world.violate(1, format!("{vid}: an unanswered command was forgotten without time to settle"));
@@ -191,7 +194,9 @@ impl Change<'_> {
         if self.before.is_some_and(|before| !before.is_leased(now)) {
             world.violate(1, format!("{vid}: a command was allowed after the lease had run out"));
         }
-        let Some(row) = self.row else { return world.violate(1, format!("{vid}: a command was allowed without a row")) };
+        let Some(row) = self.row else {
+            return world.violate(1, format!("{vid}: a command was allowed without a row"));
+        };
         if row.mode != Mode::Auto {
             world.violate(5, format!("{vid}: {} was allowed in mode {}", intent.kind, row.mode));
         }
@@ -278,7 +283,10 @@ impl Change<'_> {
         let (vid, to) = (self.vid, row.state());
         world.tally.stamps += 1;
         world.tally.finished += u64::from(to == State::Finished);
-        let kept = State::ALL.iter().filter(|state| **state != to).all(|state| before.stamps.at(*state) == row.stamps.at(*state));
+        let kept = State::ALL
+            .iter()
+            .filter(|state| **state != to)
+            .all(|state| before.stamps.at(*state) == row.stamps.at(*state));
         if before.state().next() != Some(to) || !kept {
             world.violate(2, format!("{vid}: from {} to {to} in one step", before.state()));
         }
@@ -301,14 +309,14 @@ impl Change<'_> {
         let proven = match to {
             State::Entered => false,
             State::Started => request.is_some_and(|request| request.ours || tape.adopted),
-            State::Repacked => {
-                tape.files == 0 && request.is_none_or(|request| request.repack.status == "Complete")
-            }
+            State::Repacked => tape.files == 0 && request.is_none_or(|request| request.repack.status == "Complete"),
             State::Quarantined => {
                 request.is_none() && !tape.tape.state.starts_with("REPACKING") && tape.tape.tapepool == "quarantine"
             }
             State::Reclaimed => empty && tape.log.is_empty() && tape.files == 0,
-            State::Finished => empty && tape.files == 0 && matches!(tape.tape.tapepool.as_str(), "tolabel_LTO9" | "erase_LTO9"),
+            State::Finished => {
+                empty && tape.files == 0 && matches!(tape.tape.tapepool.as_str(), "tolabel_LTO9" | "erase_LTO9")
+            }
         };
         if !proven {
             let text = format!(
@@ -329,7 +337,8 @@ impl Change<'_> {
         let Some(tape) = world.cta.tapes.get(self.vid) else { return };
         let until = tape.runs.iter().map(|run| run.doubt_until).filter(|until| *until > now).max();
         let Some(until) = until else { return };
-        let remembered = self.task.intent.is_some() || self.task.settle_until.is_some_and(|settle| settle >= instant(until));
+        let remembered =
+            self.task.intent.is_some() || self.task.settle_until.is_some_and(|settle| settle >= instant(until));
         if !remembered {
             let text = format!(
                 "{}: a command may have its effect until {}, but the row settles at {:?}",
@@ -376,9 +385,7 @@ pub fn started(world: &mut World, base: &Base, command: &Command) {
             !(quarantined && tape.tape.full && state && tape.request.is_none() && tape.files == 0 && !young)
                 || world.cta.routed
         }
-        Command::SetPool { pool, .. } if pool.ends_with("_LTO9") => {
-            !(quarantined && empty && tape.request.is_none())
-        }
+        Command::SetPool { pool, .. } if pool.ends_with("_LTO9") => !(quarantined && empty && tape.request.is_none()),
         Command::SetPool { pool, .. } if pool == "quarantine" => tape.request.is_some() || tape.files > 0,
         Command::RepackRm { .. } => tape.request.as_ref().is_some_and(|request| !request.ours && !tape.adopted),
         Command::SetPool { .. } | Command::SetState { .. } | Command::RepackAdd { .. } => false,
@@ -421,7 +428,10 @@ pub fn acknowledged(world: &mut World, base: &Base, me: usize) {
         letter.holder != Some(me) && letter.message.tape == vid && letter.message.generation == generation
     });
     if waits && !copy {
-        world.violate(6, format!("{vid}: the message of generation {generation} is gone, and nothing of it is recorded"));
+        world.violate(
+            6,
+            format!("{vid}: the message of generation {generation} is gone, and nothing of it is recorded"),
+        );
     }
 }
 

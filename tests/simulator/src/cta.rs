@@ -122,12 +122,20 @@ impl Catalogue {
     }
 
     /// A fresh request.
-    pub fn request(&mut self, vid: &Vid, user: &str, now: i64, random: &mut Random, profile: &Profile, stormy: bool) -> Request {
+    pub fn request(
+        &mut self,
+        vid: &Vid,
+        user: &str,
+        now: i64,
+        random: &mut Random,
+        profile: &Profile,
+        stormy: bool,
+    ) -> Request {
         self.clock += 1;
         let files = self.tapes.get(vid).map_or(0, |tape| tape.files);
         let partial = profile.rounds && files > 1 && random.once_in(2);
         // Now and then a file is left although all seem moved.
-        let forgets = profile.others && stormy && files > 1 && random.once_in(6);
+        let forgets = profile.others && stormy && files > 1 && random.once_in(3);
         let moved = if partial { 1 } else { files - u64::from(forgets) };
         let repack = Repack {
             vid: vid.to_string(),
@@ -290,7 +298,9 @@ impl World {
                 }
                 Ok(())
             }
-            Command::RepackRm { .. } => tape.request.take().map(|_| ()).ok_or_else(|| "No repack request for this VID.".to_owned()),
+            Command::RepackRm { .. } => {
+                tape.request.take().map(|_| ()).ok_or_else(|| "No repack request for this VID.".to_owned())
+            }
             Command::Reclaim { .. } => {
                 if !matches!(state.as_str(), "ACTIVE" | "DISABLED" | "BROKEN") {
                     return no("Cannot reclaim tape because it is not on ACTIVE, DISABLED or BROKEN state");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use common::journey::{Mode, State, Stamps};
+use common::journey::{Mode, Stamps, State};
 use common::settings::Settings;
 use common::stages;
 use common::store::{Due, HoldChange, Holding, Locked, NewTape, Overview, StoreError};
@@ -302,12 +302,7 @@ impl Rows for Base {
         &self.actor
     }
 
-    async fn locked<R>(
-        &self,
-        vid: &Vid,
-        gate: bool,
-        law: impl FnOnce(&mut Locked<'_>) -> R,
-    ) -> Result<R, StoreError> {
+    async fn locked<R>(&self, vid: &Vid, gate: bool, law: impl FnOnce(&mut Locked<'_>) -> R) -> Result<R, StoreError> {
         let counted = self.sim.borrow().tables.other_slots(vid);
         self.travel().await;
         let luck = self.luck();
@@ -392,7 +387,11 @@ impl Table for Base {
                 .collect();
             let over = |vid: &Vid| tables.rows.get(vid).is_none_or(|row| row.state() == State::Finished);
             vids.extend(
-                tables.tasks.values().filter(|task| task.stage.is_some() && over(&task.vid)).map(|task| task.vid.clone()),
+                tables
+                    .tasks
+                    .values()
+                    .filter(|task| task.stage.is_some() && over(&task.vid))
+                    .map(|task| task.vid.clone()),
             );
             (vids, Vec::new())
         })
@@ -439,34 +438,35 @@ impl Table for Base {
     }
 
     async fn holding(&self) -> Result<Vec<Holding>, StoreError> {
-        let holding = self.asked(|world| {
-            let now = world.time();
-            let tables = &world.tables;
-            let mut all = Vec::new();
-            for task in tables.tasks.values() {
-                let Some(slot_since) = task.slot_since else { continue };
-                let row = tables.rows.get(&task.vid);
-                let repacking = matches!(task.stage.as_deref(), Some("start" | "end"));
-                all.push(Holding {
-                    vid: task.vid.clone(),
-                    stage: task.stage.clone(),
-                    epoch: task.epoch,
-                    slot_since,
-                    mode: row.map(|row| row.mode),
-                    open: task.owner.is_some() || task.intent.is_some() || task.is_settling(now),
-                    idle: row.is_none_or(|row| row.mode != Mode::Auto || row.state() == State::Finished)
+        let holding = self
+            .asked(|world| {
+                let now = world.time();
+                let tables = &world.tables;
+                let mut all = Vec::new();
+                for task in tables.tasks.values() {
+                    let Some(slot_since) = task.slot_since else { continue };
+                    let row = tables.rows.get(&task.vid);
+                    let repacking = matches!(task.stage.as_deref(), Some("start" | "end"));
+                    all.push(Holding {
+                        vid: task.vid.clone(),
+                        stage: task.stage.clone(),
+                        epoch: task.epoch,
+                        slot_since,
+                        mode: row.map(|row| row.mode),
+                        open: task.owner.is_some() || task.intent.is_some() || task.is_settling(now),
+                        idle: row.is_none_or(|row| row.mode != Mode::Auto || row.state() == State::Finished)
                         || tables.is_held(&task.vid, now)
                         // `NULL NOT IN` is null, which reads as true.
                         || !repacking
                         || task.outcome == Some(Outcome::Failed),
-                    progress: task.progress.clone(),
-                    progress_at: task.progress_at,
-                    now,
-                });
-            }
-            all
-        })
-        .await?;
+                        progress: task.progress.clone(),
+                        progress_at: task.progress_at,
+                        now,
+                    });
+                }
+                all
+            })
+            .await?;
         self.hands.borrow_mut().held =
             holding.iter().map(|row: &Holding| (row.vid.clone(), (row.epoch, row.slot_since))).collect();
         Ok(holding)
@@ -512,9 +512,9 @@ impl Table for Base {
                         && row.state() != State::Finished
                         && time
                         && (task.owner.is_none() || task.lease_until.is_some_and(|until| until <= now))
-                        && (task.owner.is_some()
-                            || task.dispatched_at.is_none_or(|at| at <= old && !never_again))
+                        && (task.owner.is_some() || task.dispatched_at.is_none_or(|at| at <= old && !never_again))
                         && !tables.is_held(&task.vid, now)
+                        && !tables.paused.iter().any(|paused| paused == stage)
                         && needs_slot(task) == needs
                         && task.seen.as_ref().is_some_and(|seen| seen.xmin == row.xmin)
                 })
@@ -531,7 +531,8 @@ impl Table for Base {
             let old = ago(world.time(), again_secs);
             let tasks = || world.tables.tasks.values();
             let taken = tasks().filter(|task| task.slot_since.is_some()).count();
-            let asked = tasks().filter(|task| needs_slot(task) && task.dispatched_at.is_some_and(|at| at > old)).count();
+            let asked =
+                tasks().filter(|task| needs_slot(task) && task.dispatched_at.is_some_and(|at| at > old)).count();
             (u32::try_from(taken).unwrap_or(u32::MAX), u32::try_from(asked).unwrap_or(u32::MAX))
         })
         .await

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use simulator::{Mutation, Tally, run, traced};
 
-const USAGE: &str = "usage: protocol-simulator [--seeds N] [--from S] [--mutation NAME] | --trace SEED [--mutation NAME] | --mutations";
+const USAGE: &str =
+    "usage: protocol-simulator [--seeds N] [--from S] [--mutation NAME] | --trace SEED [--mutation NAME] | --mutations";
 
 struct Wanted {
     seeds: u64,

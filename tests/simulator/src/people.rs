@@ -164,7 +164,8 @@ fn edit(world: &mut World, vid: &Vid) {
         4 => row.priority = 11 - i16::from(row.priority == 11),
         5 | 6 => {
             // The last stamp taken back.
-            let raw = State::ALL.map(|state| row.stamps.at(state).filter(|_| state != row.state() || state == State::Entered));
+            let raw = State::ALL
+                .map(|state| row.stamps.at(state).filter(|_| state != row.state() || state == State::Entered));
             row.stamps = Stamps::check(raw, TimeDelta::zero()).expect("a shorter prefix is one");
         }
         7 => {
@@ -174,7 +175,8 @@ fn edit(world: &mut World, vid: &Vid) {
         }
         8 => {
             // The last stamp corrected to now, if that is later.
-            let raw = State::ALL.map(|state| row.stamps.at(state).map(|at| if state == row.state() { at.max(now) } else { at }));
+            let raw = State::ALL
+                .map(|state| row.stamps.at(state).map(|at| if state == row.state() { at.max(now) } else { at }));
             row.stamps = Stamps::check(raw, TimeDelta::zero()).expect("a later stamp is later");
         }
         _ => {}
@@ -245,21 +247,29 @@ fn meddle(world: &mut World, vid: &Vid) {
     world.say(|| format!("CTA: {vid}: {text}"));
 }
 
-/// When the storm is over: what people put in the way is taken away again.
+/// When the storm is over: what people put in the way is taken away again, and looked after.
 pub async fn clear_up(sim: Sim) {
+    loop {
+        clear(&sim).await;
+        pause(&sim, 6 * 3_600_000).await;
+    }
+}
+
+async fn clear(sim: &Sim) {
     let settings = Arc::clone(&sim.borrow().settings);
-    let base = Base::new(&sim, "ops", Role::Manager, settings, 0);
+    let base = Base::new(sim, "ops", Role::Manager, settings, 0);
     {
         let mut world = sim.borrow_mut();
         world.tables.paused.clear();
         world.tables.holds.clear();
         world.cta.routed = false;
     }
-    step(&sim).await;
+    step(sim).await;
     // A tape whose row somebody deleted is nobody's in CTA either: left in REPACKING, it would keep its slot.
     {
         let mut world = sim.borrow_mut();
-        let gone: Vec<Vid> = world.cta.tapes.keys().filter(|vid| !world.tables.rows.contains_key(*vid)).cloned().collect();
+        let gone: Vec<Vid> =
+            world.cta.tapes.keys().filter(|vid| !world.tables.rows.contains_key(*vid)).cloned().collect();
         for vid in gone {
             let now = world.now;
             let Some(tape) = world.cta.tapes.get_mut(&vid) else { continue };

@@ -107,7 +107,8 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
     let deliverer = Deliverer::new(base.clone(), client.clone(), &name, stopping.clone());
     let mut left: Vec<(usize, i64)> = Vec::new();
     loop {
-        let letter = Next { sim: Rc::clone(&sim), dead: false, left: left.clone(), stopping: Some(stopping.clone()) }.await;
+        let letter =
+            Next { sim: Rc::clone(&sim), dead: false, left: left.clone(), stopping: Some(stopping.clone()) }.await;
         let me = sim.borrow().current;
         let Message { tape: vid, stage, generation } = letter.message.clone();
         sim.borrow_mut().say(|| format!("takes {vid} {stage} generation {generation}"));
@@ -264,9 +265,16 @@ impl Post for Publisher {
             let (ready, copies) = (world.now + late, 1 + usize::from(world.fault(rate)));
             (0..copies).for_each(|_| world.broker.put(message.clone(), queue, ready));
         }
+        let me = world.current;
+        if !world.published.insert((me, message.tape.clone(), message.generation)) {
+            world.violate(6, format!("{message:?} is published twice in one tick: it goes on for ever"));
+        }
         world.say(|| {
             let fate = if lost_later { ", to be lost" } else { "" };
-            format!("publishes {} {} generation {}, confirmed {answers}{fate}", message.tape, message.stage, message.generation)
+            format!(
+                "publishes {} {} generation {}, confirmed {answers}{fate}",
+                message.tape, message.stage, message.generation
+            )
         });
         world.rouse();
         drop(world);
@@ -307,7 +315,9 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
         let (held, refused) = {
             let mut world = sim.borrow_mut();
             let me = world.current;
-            let holder = world.tables.ticks.filter(|holder| world.processes.get(*holder).is_some_and(|p| p.future.is_some()));
+            world.published.retain(|(process, ..)| *process != me);
+            let holder =
+                world.tables.ticks.filter(|holder| world.processes.get(*holder).is_some_and(|p| p.future.is_some()));
             match holder {
                 Some(holder) if holder != me => {
                     (Vec::new(), all.iter().map(|stage| (stage.clone(), format!("process {holder}"))).collect())
@@ -333,7 +343,11 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
             if let Err(why) = &ended {
                 world.say(|| format!("no tick: {why:#}"));
             }
-            let wait = if inline { world.random.of(600_000..7_200_000) } else { *world.random.pick(&[60_000, 600_000, 1_200_000]) };
+            let wait = if inline {
+                world.random.of(600_000..7_200_000)
+            } else {
+                *world.random.pick(&[60_000, 600_000, 1_200_000])
+            };
             wait + i64::try_from(host).unwrap_or(0)
         };
         pause(&sim, wait).await;

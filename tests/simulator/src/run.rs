@@ -176,10 +176,17 @@ impl Scheduler {
             let now = world.now;
             let at = |process: &crate::world::Process| process.wake.max(process.paused_until);
             let alive = || world.processes.iter().enumerate().filter(|(_, process)| process.future.is_some());
-            let ready: Vec<usize> = alive().filter(|(_, process)| at(process) <= now).map(|(number, _)| number).collect();
+            let ready: Vec<usize> =
+                alive().filter(|(_, process)| at(process) <= now).map(|(number, _)| number).collect();
             if ready.is_empty() {
                 let next = alive().map(|(_, process)| at(process)).min().unwrap_or(NEVER);
-                let other = self.restarts.iter().chain(&self.leaving).map(|(at, _)| *at).chain(self.repairs.iter().map(|(at, _)| *at)).min();
+                let other = self
+                    .restarts
+                    .iter()
+                    .chain(&self.leaving)
+                    .map(|(at, _)| *at)
+                    .chain(self.repairs.iter().map(|(at, _)| *at))
+                    .min();
                 let event = world.cta.next_event().max(now + 1);
                 world.now = next.min(event).min(other.unwrap_or(NEVER)).clamp(now + 1, now + 86_400_000);
                 None
@@ -198,7 +205,11 @@ impl Scheduler {
         let now = self.sim.borrow().now;
         let left: Vec<usize> = self.leaving.iter().filter(|(at, _)| *at <= now).map(|(_, host)| *host).collect();
         self.leaving.retain(|(at, _)| *at > now);
-        left.into_iter().filter(|host| !self.restarts.iter().any(|(_, other)| other == host)).collect::<Vec<_>>().into_iter().for_each(|host| self.kill(host));
+        left.into_iter()
+            .filter(|host| !self.restarts.iter().any(|(_, other)| other == host))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|host| self.kill(host));
         let due: Vec<usize> = self.restarts.iter().filter(|(at, _)| *at <= now).map(|(_, host)| *host).collect();
         self.restarts.retain(|(at, _)| *at > now);
         due.into_iter().for_each(|host| self.start(host));
@@ -257,7 +268,9 @@ impl Scheduler {
             self.post();
         }
         for (part, fires) in outages {
-            if fires && !self.repairs.iter().any(|(_, other)| std::mem::discriminant(other) == std::mem::discriminant(&part)) {
+            if fires
+                && !self.repairs.iter().any(|(_, other)| std::mem::discriminant(other) == std::mem::discriminant(&part))
+            {
                 let until = {
                     let mut world = self.sim.borrow_mut();
                     world.now + world.random.of(1000..3_600_000)
@@ -326,8 +339,13 @@ impl Scheduler {
             return world.say(|| "the advisory lock is lost".to_owned());
         }
         let until = world.now + world.random.of(1000..1_500_000);
-        let alive: Vec<usize> =
-            world.processes.iter().enumerate().filter(|(_, p)| p.future.is_some() && p.host.is_some()).map(|(n, _)| n).collect();
+        let alive: Vec<usize> = world
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.future.is_some() && p.host.is_some())
+            .map(|(n, _)| n)
+            .collect();
         if alive.is_empty() {
             return;
         }
@@ -342,8 +360,8 @@ impl Scheduler {
         let mut world = self.sim.borrow_mut();
         world.current = usize::MAX;
         let queue = if world.random.once_in(4) { Queue::Dead } else { Queue::Stage(world.random.index(STAGES.len())) };
-        match world.random.index(5) {
-            4 => {
+        match world.random.index(6) {
+            4 | 5 => {
                 world.say(|| "every message once more".to_owned());
                 let now = world.now;
                 let all: Vec<Message> = world

@@ -72,6 +72,8 @@ pub struct World {
     pub broker: Broker,
     /// CTA.
     pub cta: Catalogue,
+    /// What each process has published in its tick: a task once.
+    pub published: std::collections::BTreeSet<(usize, Vid, i64)>,
     /// A tape that people look at just now, and when.
     pub watched: Option<(i64, Vid)>,
     /// Tapes that we put into mode error, and nobody has edited since.
@@ -127,7 +129,8 @@ pub struct Tally {
 impl Tally {
     /// Adds another run's.
     pub fn add(&mut self, other: &Tally) {
-        let Tally { steps, stamps, finished, given_back, errors, commands, unclear, late, too_late, claims, .. } = other;
+        let Tally { steps, stamps, finished, given_back, errors, commands, unclear, late, too_late, claims, .. } =
+            other;
         self.steps += steps;
         self.stamps += stamps;
         self.finished += finished;
@@ -169,6 +172,7 @@ impl World {
             tables,
             broker: Broker::default(),
             cta,
+            published: std::collections::BTreeSet::new(),
             watched: None,
             blamed: std::collections::BTreeSet::new(),
             processes: Vec::new(),
@@ -333,14 +337,7 @@ pub fn spawn(sim: &Sim, name: String, host: Option<usize>, future: impl Future<O
     let mut world = sim.borrow_mut();
     let delay = world.random.of(0..2000);
     let wake = world.now + delay;
-    world.processes.push(Process {
-        name,
-        host,
-        future: Some(Box::pin(future)),
-        wake,
-        paused_until: 0,
-        listens: false,
-    });
+    world.processes.push(Process { name, host, future: Some(Box::pin(future)), wake, paused_until: 0, listens: false });
     world.processes.len() - 1
 }
 
@@ -353,7 +350,8 @@ pub fn poll(sim: &Sim, number: usize) {
         let wakers = if world.wakers.is_empty() {
             Vec::new()
         } else {
-            let (mine, others) = std::mem::take(&mut world.wakers).into_iter().partition(|(process, _)| *process == number);
+            let (mine, others) =
+                std::mem::take(&mut world.wakers).into_iter().partition(|(process, _)| *process == number);
             world.wakers = others;
             mine
         };
