@@ -700,12 +700,19 @@ async fn publish<S: Table, C: Admin, P: Post>(
     let again_secs = context.settings.redispatch_after.as_secs_f64() * patience;
     let free = free_slots(context, again_secs).await?;
     let mut failed = None;
+    // Each task once in a tick: a worker that gives one back at once (site trouble, a pause) makes it due again while we are
+    // still at it, and the tick would never come to its other stages.
+    let mut tried: HashSet<(Vid, i64)> = HashSet::new();
     if free > 0 {
-        let due = context.store.due(stage.name, again_secs, true, free).await?;
+        let mut due = context.store.due(stage.name, again_secs, true, free).await?;
+        due.retain(|task| tried.insert((task.vid.clone(), task.generation)));
         failed = send(context, publisher, stage, due, part).await?;
     }
     while failed.is_none() {
-        let due = context.store.due(stage.name, again_secs, false, BATCH).await?;
+        let mut due = context.store.due(stage.name, again_secs, false, BATCH + i64::try_from(tried.len())?).await?;
+        due.retain(|task| !tried.contains(&(task.vid.clone(), task.generation)));
+        due.truncate(usize::try_from(BATCH)?);
+        tried.extend(due.iter().map(|task| (task.vid.clone(), task.generation)));
         if due.is_empty() {
             break;
         }

@@ -151,6 +151,8 @@ impl Statements {
                  AND (k.owner IS NOT NULL OR k.dispatched_at IS NULL \
                       OR k.dispatched_at <= clock_timestamp() - make_interval(secs => $2)) \
                  AND NOT {held} AND ({needs}) = $3 \
+                 AND NOT EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'pause' AND c.name = k.stage \
+                                 AND (c.until IS NULL OR c.until > clock_timestamp())) \
                  AND k.seen_xmin IS NOT DISTINCT FROM m.xmin::text::int8 \
                  ORDER BY m.priority DESC, m.entered, m.tape LIMIT $4"
             ),

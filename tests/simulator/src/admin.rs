@@ -355,7 +355,7 @@ impl World {
     fn is_sick(&mut self, query: &Query) -> bool {
         let Query::TapeFiles(vid) = query else { return false };
         let rate = self.profile.query;
-        let begins = self.fault(rate);
+        let begins = self.fault(rate.div_ceil(5));
         let until = self.now + self.random.of(1000..900_000);
         let Some(tape) = self.cta.tapes.get_mut(vid) else { return false };
         if begins {

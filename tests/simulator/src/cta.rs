@@ -135,7 +135,7 @@ impl Catalogue {
         let files = self.tapes.get(vid).map_or(0, |tape| tape.files);
         let partial = profile.rounds && files > 1 && random.once_in(2);
         // Now and then a file is left although all seem moved.
-        let forgets = profile.others && stormy && files > 1 && random.once_in(6);
+        let forgets = profile.others && stormy && files > 1 && random.once_in(3);
         let moved = if partial { 1 } else { files - u64::from(forgets) };
         let repack = Repack {
             vid: vid.to_string(),

@@ -514,6 +514,7 @@ impl Table for Base {
                         && (task.owner.is_none() || task.lease_until.is_some_and(|until| until <= now))
                         && (task.owner.is_some() || task.dispatched_at.is_none_or(|at| at <= old && !never_again))
                         && !tables.is_held(&task.vid, now)
+                        && !tables.paused.iter().any(|paused| paused == stage)
                         && needs_slot(task) == needs
                         && task.seen.as_ref().is_some_and(|seen| seen.xmin == row.xmin)
                 })

@@ -248,17 +248,24 @@ fn meddle(world: &mut World, vid: &Vid) {
     world.say(|| format!("CTA: {vid}: {text}"));
 }
 
-/// When the storm is over: what people put in the way is taken away again.
+/// When the storm is over: what people put in the way is taken away again, and looked after.
 pub async fn clear_up(sim: Sim) {
+    loop {
+        clear(&sim).await;
+        pause(&sim, 6 * 3_600_000).await;
+    }
+}
+
+async fn clear(sim: &Sim) {
     let settings = Arc::clone(&sim.borrow().settings);
-    let base = Base::new(&sim, "ops", Role::Manager, settings, 0);
+    let base = Base::new(sim, "ops", Role::Manager, settings, 0);
     {
         let mut world = sim.borrow_mut();
         world.tables.paused.clear();
         world.tables.holds.clear();
         world.cta.routed = false;
     }
-    step(&sim).await;
+    step(sim).await;
     // A tape whose row somebody deleted is nobody's in CTA either: left in REPACKING, it would keep its slot.
     {
         let mut world = sim.borrow_mut();

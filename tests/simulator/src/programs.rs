@@ -265,6 +265,10 @@ impl Post for Publisher {
             let (ready, copies) = (world.now + late, 1 + usize::from(world.fault(rate)));
             (0..copies).for_each(|_| world.broker.put(message.clone(), queue, ready));
         }
+        let me = world.current;
+        if !world.published.insert((me, message.tape.clone(), message.generation)) {
+            world.violate(6, format!("{message:?} is published twice in one tick: it goes on for ever"));
+        }
         world.say(|| {
             let fate = if lost_later { ", to be lost" } else { "" };
             format!(
@@ -311,6 +315,7 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
         let (held, refused) = {
             let mut world = sim.borrow_mut();
             let me = world.current;
+            world.published.retain(|(process, ..)| *process != me);
             let holder =
                 world.tables.ticks.filter(|holder| world.processes.get(*holder).is_some_and(|p| p.future.is_some()));
             match holder {

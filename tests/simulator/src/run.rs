@@ -360,8 +360,8 @@ impl Scheduler {
         let mut world = self.sim.borrow_mut();
         world.current = usize::MAX;
         let queue = if world.random.once_in(4) { Queue::Dead } else { Queue::Stage(world.random.index(STAGES.len())) };
-        match world.random.index(5) {
-            4 => {
+        match world.random.index(6) {
+            4 | 5 => {
                 world.say(|| "every message once more".to_owned());
                 let now = world.now;
                 let all: Vec<Message> = world

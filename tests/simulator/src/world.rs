@@ -72,6 +72,8 @@ pub struct World {
     pub broker: Broker,
     /// CTA.
     pub cta: Catalogue,
+    /// What each process has published in its tick: a task once.
+    pub published: std::collections::BTreeSet<(usize, Vid, i64)>,
     /// A tape that people look at just now, and when.
     pub watched: Option<(i64, Vid)>,
     /// Tapes that we put into mode error, and nobody has edited since.
@@ -170,6 +172,7 @@ impl World {
             tables,
             broker: Broker::default(),
             cta,
+            published: std::collections::BTreeSet::new(),
             watched: None,
             blamed: std::collections::BTreeSet::new(),
             processes: Vec::new(),
