@@ -60,6 +60,16 @@ impl Fleet {
         self.members.spawn(async move { (actor, running.await) });
     }
 
+    /// Starts a worker for all stages, if there is a broker for it.
+    ///
+    /// # Panics
+    /// As [`Fleet::worker`].
+    pub fn worker_if(&mut self, broker: bool, site: &Site) {
+        if broker {
+            self.worker(site, "host1", 2, &STAGES.map(|stage| stage.name));
+        }
+    }
+
     /// Starts a producer that ticks all stages again and again.
     pub fn producer(&mut self, site: &Site, host: &str) {
         let actor = format!("producer@{host}");

@@ -56,10 +56,7 @@ impl Services {
     /// # Panics
     /// When PostgreSQL does not answer.
     pub fn fresh_database(&self) -> TestDatabase {
-        let name = unique_name();
-        run_sql(&self.postgres, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
-            .unwrap_or_else(|error| panic!("cannot create a database for the test: {error}\n{HOW}"));
-        TestDatabase { postgres: self.postgres.clone(), name }
+        TestDatabase::fresh_at(&self.postgres)
     }
 
     /// An empty virtual host of its own.
@@ -147,6 +144,17 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
+    /// An empty database on the server that is reached so (`host=... port=... user=...`).
+    ///
+    /// # Panics
+    /// When PostgreSQL does not answer.
+    pub fn fresh_at(postgres: &str) -> TestDatabase {
+        let name = unique_name();
+        run_sql(postgres, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+            .unwrap_or_else(|error| panic!("cannot create a database for the test: {error}\n{HOW}"));
+        TestDatabase { postgres: postgres.to_owned(), name }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -354,6 +362,15 @@ impl Drop for TestVhost {
             }
         }
     }
+}
+
+/// A request to the management plugin at `http://user:password@host:port`: status and JSON body (null if there is none).
+///
+/// # Errors
+/// When there is no answer.
+pub fn api_request(url: &str, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
+    let url = Url::parse(url).ok_or_else(|| anyhow::anyhow!("{url} is no scheme://user:password@host:port"))?;
+    http(&url, method, path, body)
 }
 
 /// The few lines of HTTP that the management plugin needs: version 1.0, so that the answer ends with the connection.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use common::journey::State;
 use common::store::{EventFilter, EventRow, Overview};
+use futures_util::future::BoxFuture;
 use rustix::process::Signal;
 
 use crate::crew::{Crew, is_stopped, signal};
@@ -80,7 +81,6 @@ pub struct Hit {
 }
 
 /// Shots at the tapes of a site.
-#[derive(Debug)]
 pub struct Range {
     shots: Vec<Shot>,
     marks: PathBuf,
@@ -88,7 +88,12 @@ pub struct Range {
     pub hold: Duration,
     /// A process that is stopped keeps nobody else from the step.
     pub others_can: bool,
+    /// Is run, with the number of the process, while that is stopped; then the process goes on at once.
+    pub meanwhile: Option<Meanwhile>,
 }
+
+/// What is done to the world while a process is stopped at a fail point.
+pub type Meanwhile = Box<dyn Fn(u32) -> BoxFuture<'static, ()>>;
 
 impl Range {
     /// At a site.
@@ -98,7 +103,12 @@ impl Range {
     pub fn at(site: &Site, shots: Vec<Shot>) -> Range {
         let marks = site.dir.path().join("m");
         std::fs::create_dir_all(&marks).expect("a directory for the marks");
-        Range { shots, marks, hold: site.settings.lease + Duration::from_secs(1), others_can: true }
+        Range { shots, marks, hold: site.settings.lease + Duration::from_secs(1), others_can: true, meanwhile: None }
+    }
+
+    /// All shots.
+    pub fn shots(&self) -> &[Shot] {
+        &self.shots
     }
 
     /// The fail points, as a program is told of them.
@@ -122,6 +132,12 @@ impl Range {
         Some((at.into(), pid))
     }
 
+    /// Numbers of the processes that were killed or stopped.
+    pub fn struck(&self) -> Vec<u32> {
+        let hard = self.shots.iter().filter(|shot| shot.fault != Fault::Term);
+        hard.filter_map(|shot| self.fired(shot)).map(|(_, pid)| pid).collect()
+    }
+
     /// Keeps the crews running until every shot was fired, every stopped process goes on again, and the rows are where they
     /// should be.
     ///
@@ -136,7 +152,13 @@ impl Range {
             let store = site.store();
             let now = store.overview(None, None, true).await.expect("the rows");
             let clock = Utc::now();
-            still_stopped.retain(|shot| !self.goes_on(shot, &events, clock));
+            let mut stopped = Vec::new();
+            for shot in still_stopped {
+                if !self.goes_on(shot, &events, clock).await {
+                    stopped.push(shot);
+                }
+            }
+            still_stopped = stopped;
             let missing: Vec<&Shot> = self.shots.iter().filter(|shot| self.fired(shot).is_none()).collect();
             if done(&now) && still_stopped.is_empty() && missing.is_empty() {
                 // Read again: the rows may have come to rest after the events were read.
@@ -156,8 +178,16 @@ impl Range {
     }
 
     /// Lets a stopped process go on when its time has come.
-    fn goes_on(&self, shot: &Shot, events: &BTreeMap<String, Vec<EventRow>>, now: DateTime<Utc>) -> bool {
+    async fn goes_on(&self, shot: &Shot, events: &BTreeMap<String, Vec<EventRow>>, now: DateTime<Utc>) -> bool {
         let Some((at, pid)) = self.fired(shot) else { return false };
+        if let Some(meanwhile) = &self.meanwhile {
+            if !is_stopped(pid) {
+                return false;
+            }
+            meanwhile(pid).await;
+            signal(pid, Signal::CONT);
+            return true;
+        }
         let age = (now - at).to_std().unwrap_or_default();
         let waited_for = self.others_can && !shot.point.starts_with("committing") && done_at(shot, events).is_none();
         if age < self.hold || (waited_for && age < self.hold * 6) {

@@ -232,10 +232,13 @@ impl Site {
     /// The configuration file for this site, written from its settings.
     pub fn configuration(&self) -> PathBuf {
         let path = self.dir.path().join("config.yaml");
-        std::fs::write(&path, crate::configuration::text(&self.settings)).expect("the configuration file");
-        let mut rights = std::fs::metadata(&path).expect("the configuration file").permissions();
+        // Renamed into place: a program of an earlier call may just be reading it.
+        let fresh = path.with_extension("fresh");
+        std::fs::write(&fresh, crate::configuration::text(&self.settings)).expect("the configuration file");
+        let mut rights = std::fs::metadata(&fresh).expect("the configuration file").permissions();
         rights.set_mode(0o600);
-        std::fs::set_permissions(&path, rights).expect("the configuration file");
+        std::fs::set_permissions(&fresh, rights).expect("the configuration file");
+        std::fs::rename(&fresh, &path).expect("the configuration file");
         path
     }
 }

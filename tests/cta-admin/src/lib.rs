@@ -29,7 +29,7 @@ pub mod world;
 
 pub use generated::generated_tape;
 pub use journal::{Effect, Entry, Kind, View, effects, journal, max_active, overlaps};
-pub use orders::{Action, Order, order, orders};
+pub use orders::{Action, Order, forget_orders, order, orders};
 pub use run::program;
 pub use store::config_path;
 pub use world::{Frontend, Keyset, Mode, Plan, Run, Scheduler, Tape, TapeState, Transport, World};

@@ -197,6 +197,16 @@ pub fn order(dir: &Path, order: Order) -> Result<()> {
     session.commit().map(|_| ())
 }
 
+/// Takes all orders back.
+///
+/// # Errors
+/// If there is no world, or a file cannot be written.
+pub fn forget_orders(dir: &Path) -> Result<()> {
+    let session = Session::open(dir)?;
+    session.set_orders(&[])?;
+    session.commit().map(|_| ())
+}
+
 /// All orders, with how often each struck.
 ///
 /// # Errors
