@@ -365,6 +365,7 @@ impl Rabbit {
             url: format!("amqp://guest@{address}/%2F?heartbeat=2"),
             password: Some(Secret::new("guest")),
             prefix: "test".to_owned(),
+            tls: Default::default(),
         }
     }
 }
