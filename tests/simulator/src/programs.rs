@@ -146,6 +146,10 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
                 if world.fault(rate) {
                     world.say(|| "the dead letter is lost".to_owned());
                     world.broker.ack(letter.id, me);
+                    // And one of long ago turns up instead.
+                    let at = world.now + world.random.of(0..400_000);
+                    let generation = (generation - 1).max(1);
+                    world.broker.put(Message { generation, ..letter.message.clone() }, Queue::Dead, at);
                 } else {
                     world.broker.reject(letter.id, me);
                 }
