@@ -73,6 +73,12 @@ impl Client {
             }
             other => other,
         };
+        // A long list is old when it is there.
+        let long = matches!(query, Query::Repacks) && self.base.sim.borrow_mut().fault(4);
+        if long {
+            let ms = self.base.sim.borrow_mut().random.of(1000..180_000);
+            pause(&self.base.sim, ms).await;
+        }
         self.travel().await;
         self.misread(query, answer)
     }

@@ -80,11 +80,11 @@ pub fn restore(mutation: Option<Mutation>, base: &Base, before: Option<&Task>, l
     let (Some(task), Some(before)) = (&mut locked.task, before) else { return };
     match mutation {
         Some(Mutation::SettleIgnored) if task.settle_until.is_none() => task.settle_until = before.settle_until,
-        Some(Mutation::LetterWithoutStop) => {
+        Some(Mutation::LetterWithoutStop) if base.role == Role::Letters => {
             (task.outcome, task.next) = (before.outcome, before.next);
             (task.generation, task.stage) = (before.generation, before.stage.clone());
         }
-        Some(Mutation::LetterGenerationIgnored) => {
+        Some(Mutation::LetterGenerationIgnored) if base.role == Role::Letters => {
             (task.generation, task.stage) = (before.generation, before.stage.clone());
         }
         Some(Mutation::NoEpochCheck | Mutation::MessageTrusted) => {

@@ -224,7 +224,7 @@ impl Change<'_> {
                 world.violate(4, format!("{vid}: took a slot where {others} others hold one"));
             }
         }
-        if !(had && !has) {
+        if !had || has {
             return;
         }
         let now = world.now;

@@ -12,7 +12,7 @@ use manager::acts::{Act, carry_out};
 use worker::edge::Rows as _;
 
 use crate::database::{Base, Role};
-use crate::world::{NEVER, Sim, World, idle, pause, step};
+use crate::world::{NEVER, Sim, World, idle, pause, step, told};
 
 /// Enters a tape as prepare does, if CTA's side allows it.
 async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
@@ -36,7 +36,7 @@ async fn prepare(sim: &Sim, base: &Base, vid: &Vid) {
         }
     };
     let entered = base.locked(vid, false, |locked| judge_entry(locked, &new)).await;
-    sim.borrow_mut().say(|| format!("prepares {vid}: {entered:?}"));
+    sim.borrow_mut().say(|| format!("prepares {vid}: {}", told(&entered)));
 }
 
 /// Enters every tape in the beginning.
@@ -70,7 +70,7 @@ pub async fn operator(sim: Sim) {
                 let plan = base.locked(&vid, false, |locked| carry_out(&act, None, locked)).await;
                 let mut world = sim.borrow_mut();
                 world.tally.edits += 1;
-                world.say(|| format!("{} {vid}: {plan:?}", act.verb()));
+                world.say(|| format!("{} {vid}: {}", act.verb(), told(&plan)));
             }
             None => prepare(&sim, &base, &vid).await,
         }

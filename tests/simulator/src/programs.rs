@@ -23,7 +23,7 @@ use crate::broker::{Letter, Queue, stage_queue};
 use crate::check;
 use crate::database::{Base, Role};
 use crate::mutation::Mutation;
-use crate::world::{NEVER, Sim, pause, spawn, step};
+use crate::world::{NEVER, Sim, pause, spawn, step, told};
 
 thread_local! {
     /// The world of the run on this thread, for what is connected without being told where.
@@ -138,7 +138,7 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
         }
         let report = deliverer.deliver(&vid, &stage, generation).await;
         step(&sim).await;
-        sim.borrow_mut().say(|| format!("{vid} {stage}: {report:?}"));
+        sim.borrow_mut().say(|| format!("{vid} {stage}: {}", told(&report)));
         match report {
             Ok(Report::Stopped(_)) => {
                 let mut world = sim.borrow_mut();
@@ -146,6 +146,10 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
                 if world.fault(rate) {
                     world.say(|| "the dead letter is lost".to_owned());
                     world.broker.ack(letter.id, me);
+                    // And one of long ago turns up instead.
+                    let at = world.now + world.random.of(0..400_000);
+                    let generation = (generation - 1).max(1);
+                    world.broker.put(Message { generation, ..letter.message.clone() }, Queue::Dead, at);
                 } else {
                     world.broker.reject(letter.id, me);
                 }
@@ -229,6 +233,36 @@ impl Publisher {
     }
 }
 
+impl Publisher {
+    /// What becomes of a message; whether the broker says that it has it.
+    fn store(&self, message: &Message) -> bool {
+        let answers = self.answers();
+        let mut world = self.sim.borrow_mut();
+        // Without an answer it may have been stored all the same.
+        let stored = answers || (!world.broker.down && world.random.once_in(2));
+        let rate = world.profile.letters;
+        let lost_later = world.fault(rate);
+        if let (true, false, Some(queue)) = (stored, lost_later, stage_queue(&message.stage)) {
+            let late = if world.fault(rate) { world.random.of(0..7_200_000) } else { 0 };
+            let (ready, copies) = (world.now + late, 1 + usize::from(world.fault(rate)));
+            (0..copies).for_each(|_| world.broker.put(message.clone(), queue, ready));
+        }
+        let me = world.current;
+        if !world.published.insert((me, message.tape.clone(), message.generation)) {
+            world.violate(6, format!("{message:?} is published twice in one tick: it goes on for ever"));
+        }
+        world.say(|| {
+            let fate = if lost_later { ", to be lost" } else { "" };
+            format!(
+                "publishes {} {} generation {}, confirmed {answers}{fate}",
+                message.tape, message.stage, message.generation
+            )
+        });
+        world.rouse();
+        answers
+    }
+}
+
 impl Post for Publisher {
     async fn connect(_: &settings::Broker, _: &str, _: usize) -> Result<Publisher, BrokerError> {
         let sim = WORLD.with(|world| world.borrow().clone()).ok_or_else(|| lost("connecting"))?;
@@ -254,30 +288,7 @@ impl Post for Publisher {
 
     async fn publish(&self, message: &Message) -> Result<(), PublishError> {
         step(&self.sim).await;
-        let answers = self.answers();
-        let mut world = self.sim.borrow_mut();
-        // Without an answer it may have been stored all the same.
-        let stored = answers || (!world.broker.down && world.random.once_in(2));
-        let rate = world.profile.letters;
-        let lost_later = world.fault(rate);
-        if let (true, false, Some(queue)) = (stored, lost_later, stage_queue(&message.stage)) {
-            let late = if world.fault(rate) { world.random.of(0..7_200_000) } else { 0 };
-            let (ready, copies) = (world.now + late, 1 + usize::from(world.fault(rate)));
-            (0..copies).for_each(|_| world.broker.put(message.clone(), queue, ready));
-        }
-        let me = world.current;
-        if !world.published.insert((me, message.tape.clone(), message.generation)) {
-            world.violate(6, format!("{message:?} is published twice in one tick: it goes on for ever"));
-        }
-        world.say(|| {
-            let fate = if lost_later { ", to be lost" } else { "" };
-            format!(
-                "publishes {} {} generation {}, confirmed {answers}{fate}",
-                message.tape, message.stage, message.generation
-            )
-        });
-        world.rouse();
-        drop(world);
+        let answers = self.store(message);
         step(&self.sim).await;
         if answers {
             return Ok(());

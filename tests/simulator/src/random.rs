@@ -34,7 +34,7 @@ impl Random {
 
     /// True once in `n` times; never for 0.
     pub fn once_in(&mut self, n: u64) -> bool {
-        n != 0 && self.any() % n == 0
+        n != 0 && self.any().is_multiple_of(n)
     }
 
     /// One of these.

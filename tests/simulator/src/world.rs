@@ -390,3 +390,11 @@ impl World {
         self.rouse();
     }
 }
+
+/// A result for the trace; an error as it is told to people, without a backtrace.
+pub fn told<T: std::fmt::Debug, E: std::fmt::Display>(result: &Result<T, E>) -> String {
+    match result {
+        Ok(value) => format!("{value:?}"),
+        Err(error) => format!("failed: {error}"),
+    }
+}

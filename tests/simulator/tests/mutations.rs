@@ -4,7 +4,7 @@ use simulator::Mutation;
 use simulator::run::verdict;
 
 /// More than any of them needs.
-const SEEDS: u64 = 6000;
+const SEEDS: u64 = 3000;
 
 fn is_caught(mutation: Mutation) {
     let mut others = Vec::new();
