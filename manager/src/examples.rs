@@ -88,15 +88,42 @@ Examples:
   cta-ops-repack-manager check-env
   cta-ops-repack-manager check-env --json | jq '.[] | select(.result == \"fails\")'
 
-Exit status: 0 nothing fails (there may be warnings), 1 something fails, 2 misuse or bad configuration.";
+Exit status: 0 nothing fails (there may be warnings), 1 something fails, 2 misuse or a bad
+configuration.";
 
 /// `check-tape`.
 pub const CHECK_TAPE: &str = "\
 Examples:
   cta-ops-repack-manager check-tape V01007 V01008 --priority 50
 
-Exit status: 0 nothing fails (there may be warnings), 1 something fails for one of the tapes, 2 misuse or bad
-configuration.";
+Exit status: 0 nothing fails (there may be warnings), 1 something fails for one of the tapes,
+2 misuse or a bad configuration.";
+
+/// `dead ls`.
+pub const DEAD_LS: &str = "\
+Examples:
+  cta-ops-repack-manager dead ls
+  cta-ops-repack-manager dead ls --limit 1000 --json | jq -r .messages[].id";
+
+/// `dead show`.
+pub const DEAD_SHOW: &str = "\
+Examples:
+  cta-ops-repack-manager dead show 1                        # the oldest
+  cta-ops-repack-manager dead show 3f2a9c01b7d4 --bytes 100000";
+
+/// `dead requeue`.
+pub const DEAD_REQUEUE: &str = "\
+Examples:
+  cta-ops-repack-manager dead requeue 3f2a9c01b7d4 --dry-run
+  cta-ops-repack-manager dead requeue 3f2a9c01b7d4
+
+Only what is a task of a stage can be published again. The row decides what comes of it.";
+
+/// `dead drop`.
+pub const DEAD_DROP: &str = "\
+Examples:
+  cta-ops-repack-manager dead drop 3f2a9c01b7d4 77d0c1a2e5f6
+  cta-ops-repack-manager dead drop 3f2a9c01b7d4 --yes";
 
 /// `ch`.
 pub const CH: &str = "\

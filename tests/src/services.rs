@@ -300,13 +300,13 @@ impl TestVhost {
         self.must("DELETE", &format!("/api/bindings/{}/e/{exchange}/q/{queue}/{key}", self.name), None);
     }
 
-    /// Ends the client connections whose shown name begins with `prefix`, and returns how many. Waits up to ten seconds for the
-    /// first to be listed: the management plugin is a little late.
+    /// Ends the client connections whose shown name begins with `prefix`, and returns how many. Waits up to a minute for the
+    /// first to be listed: the management plugin is late, and on a busy machine very late.
     ///
     /// # Panics
     /// When there is none.
     pub fn cut_connections(&self, prefix: &str) -> usize {
-        for _ in 0..200 {
+        for _ in 0..1200 {
             let listed = self.must("GET", &format!("/api/vhosts/{}/connections", self.name), None);
             let names: Vec<&str> = listed
                 .as_array()
@@ -376,8 +376,8 @@ pub fn api_request(url: &str, method: &str, path: &str, body: Option<&Value>) ->
 /// The few lines of HTTP that the management plugin needs: version 1.0, so that the answer ends with the connection.
 fn http(api: &Url, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
     let mut stream = TcpStream::connect((api.host.as_str(), api.port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(120)))?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let login = base64(format!("{}:{}", api.user, api.password).as_bytes());
     write!(

@@ -494,7 +494,7 @@ async fn connections_and_consumers_say_whose_they_are() {
     let expected = ["start", "dead"].map(|label| format!(":{}:{label}", std::process::id()));
     let mut tags = Vec::new();
     // The management plugin lists consumers some seconds late.
-    for _ in 0..200 {
+    for _ in 0..1200 {
         let (_, consumers) = vhost.api("GET", &format!("/api/consumers/{}", vhost.name()), None).unwrap();
         let listed = consumers.as_array().unwrap().iter();
         tags = listed.filter_map(|consumer| consumer["consumer_tag"].as_str().map(str::to_owned)).collect();

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::queues::NO_BROKER;
 use super::{change, told};
 use crate::cli::Consent;
+use crate::examples;
 use crate::output::{Desk, Exit, bytes, cell, clean, iso, local};
 
 /// The program's name on the management page.
@@ -29,12 +30,14 @@ const MOST: usize = 10_000;
 #[derive(Debug, Subcommand)]
 pub enum Dead {
     /// List them, oldest first
+    #[command(after_help = examples::DEAD_LS)]
     Ls {
         /// At most so many
         #[arg(short, long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
         limit: u16,
     },
     /// Print one: headers and body
+    #[command(after_help = examples::DEAD_SHOW)]
     Show {
         /// Its id, or its number in `dead ls`
         #[arg(value_name = "ID", value_parser = which)]
@@ -44,8 +47,10 @@ pub enum Dead {
         bytes: usize,
     },
     /// Publish those that are tasks of a stage again, then remove them
+    #[command(after_help = examples::DEAD_REQUEUE)]
     Requeue(Chosen),
     /// Remove them for good; the history keeps the beginning of each
+    #[command(after_help = examples::DEAD_DROP)]
     Drop(Chosen),
 }
 
