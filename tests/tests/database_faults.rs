@@ -80,7 +80,7 @@ async fn a_database_that_restarts_immediately_at_any_step_loses_nothing_and_doub
         points.extend(COMMITS.iter().map(|kind| format!("committing@{stage}.{kind}")));
         points
     };
-    let shots = shots("database restarts", points, 8);
+    let shots = shots("database restarts", points, 5);
     let postgres = Postgres::start();
     let count = u64::try_from(shots.len()).expect("few");
     let world = World::new().with_full_tapes(count).with_durations(20, 100);
@@ -114,7 +114,7 @@ async fn a_database_that_restarts_immediately_at_any_step_loses_nothing_and_doub
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_out_about_and_nothing_is_doubled() {
     let points = |stage: &str| COMMITS.iter().map(|kind| format!("committing@{stage}.{kind}")).collect();
-    let shots = shots("commits", points, 8);
+    let shots = shots("commits", points, 5);
     let count = u64::try_from(shots.len()).expect("few");
     let mut site = Site::new(World::new().with_full_tapes(count).with_durations(20, 100)).await;
     hasty(&mut site);

@@ -156,7 +156,7 @@ async fn all_go_all_the_way(name: &str, site: &Site, range: &Range, hits: &[Hit]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ends_or_stops_at_any_step_of_any_stage_leaves_it_to_another() {
-    let shots = shots("workers", &of_all_stages(), &Fault::ALL, 24);
+    let shots = shots("workers", &of_all_stages(), &Fault::ALL, 16);
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let _vhost = with_broker(&mut site);
     let range = Range::at(&site, shots.clone());
@@ -173,7 +173,7 @@ async fn a_worker_that_ends_or_stops_at_any_step_of_any_stage_leaves_it_to_anoth
 async fn a_run_without_a_broker_that_ends_at_any_step_of_any_stage_leaves_it_to_the_next() {
     let mut points = of_all_stages();
     points.retain(|(point, _)| !WITH_A_BROKER.iter().any(|only| point.starts_with(&format!("{only}@"))));
-    let shots = shots("inline", &points, &[Fault::Kill, Fault::Term], 12);
+    let shots = shots("inline", &points, &[Fault::Kill, Fault::Term], 8);
     let site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let range = Range::at(&site, shots.clone());
     let mut producers = Crew::producers(&site, 2, &range.armed());
@@ -187,7 +187,7 @@ async fn a_run_without_a_broker_that_ends_at_any_step_of_any_stage_leaves_it_to_
 async fn a_run_without_a_broker_that_stops_past_its_lease_does_nothing_late() {
     let mut points = of_all_stages();
     points.retain(|(point, _)| ["intended", "acted", "committing"].iter().any(|only| point.starts_with(only)));
-    let shots = shots("inline-stop", &points, &[Fault::Stop], 2);
+    let shots = shots("inline-stop", &points, &[Fault::Stop], 1);
     let site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let mut range = Range::at(&site, shots.clone());
     // It keeps the lock of the tick, so that nobody else can take over before it goes on.
@@ -205,7 +205,7 @@ async fn a_producer_that_ends_or_stops_at_any_step_of_publishing_leaves_it_to_an
     for stage in STAGES {
         points.extend(PUBLISHING.map(|point| (format!("{point}@{}", stage.name), Step::To(stage.to))));
     }
-    let shots = shots("publishing", &points, &Fault::ALL, 10);
+    let shots = shots("publishing", &points, &Fault::ALL, 8);
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let _vhost = with_broker(&mut site);
     let mut range = Range::at(&site, shots.clone());
@@ -229,7 +229,7 @@ async fn whoever_ends_or_stops_between_a_stop_and_mode_error_leaves_it_to_anothe
         of_stage.push(format!("committing@{stage}.error"));
         points.extend(of_stage.into_iter().map(|point| (point, Step::Error)));
     }
-    let shots = shots("stops", &points, &Fault::ALL, 12);
+    let shots = shots("stops", &points, &Fault::ALL, 8);
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let at_start = |shot: &Shot| shot.point.split('@').nth(1).is_some_and(|place| place.starts_with("start"));
     site.edit(|world| {
@@ -336,7 +336,7 @@ async fn a_worker_that_ends_or_stops_at_any_step_of_a_wish_leaves_it_to_another(
             points.push((format!("{point}#{number}"), Step::Wish));
         }
     }
-    let mut shots = shots("wishes", &points, &Fault::ALL, 12);
+    let mut shots = shots("wishes", &points, &Fault::ALL, 8);
     // Two wishes have points of the same name; which is meant is known by the tape.
     let mut wish_of: Vec<&Wish> = Vec::new();
     for shot in &mut shots {
