@@ -363,6 +363,9 @@ impl Store {
         let client = self.client().await?;
         let row = client.query_one(&self.statements.ready, &[&self.statements.task_regclass]).await?;
         if row.get::<_, bool>(0) {
+            // A session may stay read-only although the database no longer is: the next ones are new.
+            self.pool.retain(|_, _| false);
+            drop(deadpool_postgres::Client::take(client));
             return Err(anyhow::anyhow!("the database is read-only: is it a standby?").into());
         }
         if !row.get::<_, bool>(1) {

@@ -13,7 +13,7 @@ use crate::site::{PATIENCE, Site};
 pub const WORKER: &str = "cta-ops-repack-worker";
 
 /// As many processes of a kind as may be there at once, those that are stopped included.
-const MOST: usize = 16;
+const MOST: usize = 24;
 
 /// Processes of one kind: as many as wanted are always running; one that ended is started again, and beside one that is
 /// stopped runs another. All end when this is dropped.

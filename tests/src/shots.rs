@@ -190,7 +190,7 @@ impl Range {
         }
         let age = (now - at).to_std().unwrap_or_default();
         let waited_for = self.others_can && !shot.point.starts_with("committing") && done_at(shot, events).is_none();
-        if age < self.hold || (waited_for && age < self.hold * 6) {
+        if age < self.hold || (waited_for && age < self.hold * 4) {
             return false;
         }
         assert!(is_stopped(pid), "{shot:?}: the process was not stopped");

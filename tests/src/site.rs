@@ -40,9 +40,15 @@ pub fn programs() -> PathBuf {
     match std::env::var_os("REPACK_TEST_BIN") {
         Some(directory) => directory.into(),
         None => {
-            // target/debug/deps/this-test
+            // target/debug/deps/this-test, or target/debug/this-program
             let here = std::env::current_exe().expect("a test knows its own path");
-            here.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").to_owned()
+            let directory = here.parent().expect("a program lies in a directory");
+            let deps = directory.file_name().is_some_and(|name| name == "deps");
+            if deps {
+                directory.parent().expect("tests lie in target/PROFILE/deps").to_owned()
+            } else {
+                directory.to_owned()
+            }
         }
     }
 }

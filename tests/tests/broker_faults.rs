@@ -163,7 +163,7 @@ async fn killed_while_idle(ground: &mut Ground) {
 async fn slow_add(ground: &mut Ground, ms: u64) -> String {
     let vid = format!("V{:05}", 1001 + ground.used);
     ground.site.order(Order::once("repack add", Action::Proceed).for_vid(&vid).sleeping(ms));
-    assert_eq!(ground.enter(1).await, [vid.clone()]);
+    assert_eq!(ground.enter(1).await, std::slice::from_ref(&vid));
     ground.begun(&vid, "repack add").await;
     vid
 }
@@ -179,7 +179,7 @@ async fn killed_while_a_command_runs(ground: &mut Ground) {
     // Recorded although there is no broker.
     until_recorded(ground, &vid).await;
     ground.rabbit.resume();
-    ground.finish("killed while a command runs", &[vid.clone()]).await;
+    ground.finish("killed while a command runs", std::slice::from_ref(&vid)).await;
     assert_eq!(ground.site.tries(&vid, "repack add"), 1);
 }
 
@@ -213,7 +213,7 @@ async fn cut_off_while_a_command_runs(ground: &mut Ground, one_way: bool) {
     until_recorded(ground, &vid).await;
     ground.proxy.until_tried(tried + 2).await;
     ground.proxy.thaw();
-    ground.finish(what, &[vid.clone()]).await;
+    ground.finish(what, std::slice::from_ref(&vid)).await;
     assert_eq!(ground.site.tries(&vid, "repack add"), 1, "{what}");
 }
 
@@ -249,7 +249,7 @@ async fn slower_than_the_ack_timeout(ground: &mut Ground) {
     let vid = slow_add(ground, 8000).await;
     let tried = ground.proxy.tried();
     ground.proxy.until_tried(tried + 1).await;
-    ground.finish("slower than the ack timeout", &[vid.clone()]).await;
+    ground.finish("slower than the ack timeout", std::slice::from_ref(&vid)).await;
     assert_eq!(ground.site.tries(&vid, "repack add"), 1);
 }
 

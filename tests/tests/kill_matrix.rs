@@ -88,6 +88,15 @@ fn shots(what: &str, points: &[(String, Step)], faults: &[Fault], sample: usize)
     all.into_iter().zip(vids).map(|((point, step, fault), vid)| Shot { point, fault, step, vid }).collect()
 }
 
+/// So many at a time: at a larger site stale copies of the many messages that wait would be most of the work.
+fn batches(shots: Vec<Shot>) -> Vec<Vec<Shot>> {
+    let batch = |shots: &[Shot]| {
+        let vids = vids(shots.len());
+        shots.iter().zip(vids).map(|(shot, vid)| Shot { vid, ..shot.clone() }).collect()
+    };
+    shots.chunks(30).map(batch).collect()
+}
+
 /// Leases and waits as short as they may be.
 fn hasty(site: &mut Site) {
     let settings = site.settings.clone();
@@ -96,7 +105,7 @@ fn hasty(site: &mut Site) {
         settle: Duration::from_secs(1),
         retry: Retry { max_attempts: 5, ..settings.retry },
         cta_admin: CtaAdmin { timeout: Duration::from_secs(3), ..settings.cta_admin },
-        redispatch_after: Duration::from_secs(1),
+        redispatch_after: Duration::from_secs(2),
         worker: common::settings::Worker { concurrency: 1, ..settings.worker },
         producer: common::settings::Producer { interval: Duration::from_millis(200), ..settings.producer },
         ..settings
@@ -156,7 +165,12 @@ async fn all_go_all_the_way(name: &str, site: &Site, range: &Range, hits: &[Hit]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ends_or_stops_at_any_step_of_any_stage_leaves_it_to_another() {
-    let shots = shots("workers", &of_all_stages(), &Fault::ALL, 24);
+    for (number, shots) in batches(shots("workers", &of_all_stages(), &Fault::ALL, 16)).into_iter().enumerate() {
+        workers(number, shots).await;
+    }
+}
+
+async fn workers(number: usize, shots: Vec<Shot>) {
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let _vhost = with_broker(&mut site);
     let range = Range::at(&site, shots.clone());
@@ -166,28 +180,38 @@ async fn a_worker_that_ends_or_stops_at_any_step_of_any_stage_leaves_it_to_anoth
     ended_as_shot(&workers, &shots);
     workers.end();
     producers.end();
-    all_go_all_the_way("workers", &site, &range, &hits).await;
+    all_go_all_the_way(&format!("workers-{number}"), &site, &range, &hits).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_without_a_broker_that_ends_at_any_step_of_any_stage_leaves_it_to_the_next() {
     let mut points = of_all_stages();
     points.retain(|(point, _)| !WITH_A_BROKER.iter().any(|only| point.starts_with(&format!("{only}@"))));
-    let shots = shots("inline", &points, &[Fault::Kill, Fault::Term], 12);
+    for (number, shots) in batches(shots("inline", &points, &[Fault::Kill, Fault::Term], 8)).into_iter().enumerate() {
+        inline(number, shots).await;
+    }
+}
+
+async fn inline(number: usize, shots: Vec<Shot>) {
     let site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let range = Range::at(&site, shots.clone());
     let mut producers = Crew::producers(&site, 2, &range.armed());
     let hits = range.until(&site, &mut [&mut producers], all_at_rest).await;
     ended_as_shot(&producers, &shots);
     producers.end();
-    all_go_all_the_way("inline", &site, &range, &hits).await;
+    all_go_all_the_way(&format!("inline-{number}"), &site, &range, &hits).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_without_a_broker_that_stops_past_its_lease_does_nothing_late() {
     let mut points = of_all_stages();
     points.retain(|(point, _)| ["intended", "acted", "committing"].iter().any(|only| point.starts_with(only)));
-    let shots = shots("inline-stop", &points, &[Fault::Stop], 2);
+    for (number, shots) in batches(shots("inline-stop", &points, &[Fault::Stop], 1)).into_iter().enumerate() {
+        inline_stop(number, shots).await;
+    }
+}
+
+async fn inline_stop(number: usize, shots: Vec<Shot>) {
     let site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let mut range = Range::at(&site, shots.clone());
     // It keeps the lock of the tick, so that nobody else can take over before it goes on.
@@ -196,7 +220,7 @@ async fn a_run_without_a_broker_that_stops_past_its_lease_does_nothing_late() {
     let hits = range.until(&site, &mut [&mut producers], all_at_rest).await;
     ended_as_shot(&producers, &shots);
     producers.end();
-    all_go_all_the_way("inline-stop", &site, &range, &hits).await;
+    all_go_all_the_way(&format!("inline-stop-{number}"), &site, &range, &hits).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +229,12 @@ async fn a_producer_that_ends_or_stops_at_any_step_of_publishing_leaves_it_to_an
     for stage in STAGES {
         points.extend(PUBLISHING.map(|point| (format!("{point}@{}", stage.name), Step::To(stage.to))));
     }
-    let shots = shots("publishing", &points, &Fault::ALL, 10);
+    for (number, shots) in batches(shots("publishing", &points, &Fault::ALL, 8)).into_iter().enumerate() {
+        publishing(number, shots).await;
+    }
+}
+
+async fn publishing(number: usize, shots: Vec<Shot>) {
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let _vhost = with_broker(&mut site);
     let mut range = Range::at(&site, shots.clone());
@@ -217,7 +246,7 @@ async fn a_producer_that_ends_or_stops_at_any_step_of_publishing_leaves_it_to_an
     ended_as_shot(&producers, &shots);
     workers.end();
     producers.end();
-    all_go_all_the_way("publishing", &site, &range, &hits).await;
+    all_go_all_the_way(&format!("publishing-{number}"), &site, &range, &hits).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +258,12 @@ async fn whoever_ends_or_stops_between_a_stop_and_mode_error_leaves_it_to_anothe
         of_stage.push(format!("committing@{stage}.error"));
         points.extend(of_stage.into_iter().map(|point| (point, Step::Error)));
     }
-    let shots = shots("stops", &points, &Fault::ALL, 12);
+    for (number, shots) in batches(shots("stops", &points, &Fault::ALL, 8)).into_iter().enumerate() {
+        stops(number, shots).await;
+    }
+}
+
+async fn stops(number: usize, shots: Vec<Shot>) {
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let at_start = |shot: &Shot| shot.point.split('@').nth(1).is_some_and(|place| place.starts_with("start"));
     site.edit(|world| {
@@ -250,7 +284,8 @@ async fn whoever_ends_or_stops_between_a_stop_and_mode_error_leaves_it_to_anothe
     ended_as_shot(&workers, &shots);
     workers.end();
     producers.end();
-    tell("stops", &report("stops", &site, &hits));
+    let name = format!("stops-{number}");
+    tell(&name, &report(&name, &site, &hits));
     let mut found = invariants(&site).await;
     no_crash_by_term(&site, &range, &mut found).await;
     for shot in &shots {
@@ -327,21 +362,22 @@ impl Wish {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ends_or_stops_at_any_step_of_a_wish_leaves_it_to_another() {
-    let wishes = wishes();
     let mut points = Vec::new();
-    let mut of_point = Vec::new();
-    for (number, wish) in wishes.iter().enumerate() {
-        for point in wish.points() {
-            of_point.push(number);
-            points.push((format!("{point}#{number}"), Step::Wish));
-        }
+    for (number, wish) in wishes().iter().enumerate() {
+        points.extend(wish.points().into_iter().map(|point| (format!("{point}#{number}"), Step::Wish)));
     }
-    let mut shots = shots("wishes", &points, &Fault::ALL, 12);
+    for (number, shots) in batches(shots("wishes", &points, &Fault::ALL, 8)).into_iter().enumerate() {
+        granted(number, shots).await;
+    }
+}
+
+async fn granted(number: usize, mut shots: Vec<Shot>) {
+    let wishes = wishes();
     // Two wishes have points of the same name; which is meant is known by the tape.
     let mut wish_of: Vec<&Wish> = Vec::new();
     for shot in &mut shots {
-        let (point, number) = shot.point.split_once('#').expect("it was numbered");
-        wish_of.push(&wishes[number.parse::<usize>().expect("a number")]);
+        let (point, wish) = shot.point.split_once('#').expect("it was numbered");
+        wish_of.push(&wishes[wish.parse::<usize>().expect("a number")]);
         shot.point = point.to_owned();
     }
     let mut site = site_for(&shots, World::new()).await;
@@ -366,7 +402,8 @@ async fn a_worker_that_ends_or_stops_at_any_step_of_a_wish_leaves_it_to_another(
     ended_as_shot(&workers, &shots);
     workers.end();
     producers.end();
-    tell("wishes", &report("wishes", &site, &hits));
+    let name = format!("wishes-{number}");
+    tell(&name, &report(&name, &site, &hits));
     let mut found = invariants(&site).await;
     no_crash_by_term(&site, &range, &mut found).await;
     let changes = site.changes();
