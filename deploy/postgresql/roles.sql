@@ -37,6 +37,7 @@
 \set control :table _control
 \set statistic :table _statistic
 \set migration :table _migration
+\set tick :table _tick
 \set generation :table _generation_seq
 \set epoch :table _epoch_seq
 
@@ -48,7 +49,7 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 
 GRANT USAGE ON SCHEMA :"schema" TO :"viewer", :"worker", :"operator";
 GRANT SELECT ON :"schema".:"table", :"schema".:"task", :"schema".:"event", :"schema".:"history", :"schema".:"control",
-                :"schema".:"statistic", :"schema".:"migration" TO :"viewer", :"worker", :"operator";
+                :"schema".:"statistic", :"schema".:"migration", :"schema".:"tick" TO :"viewer", :"worker", :"operator";
 
 -- The history is written and never rewritten.
 GRANT INSERT ON :"schema".:"event", :"schema".:"history" TO :"worker", :"operator";
@@ -58,6 +59,7 @@ GRANT USAGE ON SEQUENCE :"schema".:"generation", :"schema".:"epoch" TO :"worker"
 -- The automation sets stamps and the mode. It enters tapes (prepare), and moves rows to the history (abort, prepare again).
 GRANT INSERT, DELETE, UPDATE (mode, started, repacked, quarantined, reclaimed, finished) ON :"schema".:"table" TO :"worker";
 GRANT INSERT, UPDATE (written_at) ON :"schema".:"statistic" TO :"worker";
+GRANT INSERT, UPDATE ON :"schema".:"tick" TO :"worker";
 -- Locking the gate of the slots needs the right to update some column of it.
 GRANT UPDATE (since) ON :"schema".:"control" TO :"worker", :"operator";
 

@@ -25,7 +25,7 @@ use tracing::{debug, error, info, warn};
 use worker::delivery::{Deliverer, Report};
 use worker::edge::Admin;
 use worker::service::{Shutdown, reached};
-use worker::{cleanup, dead_letter, look};
+use worker::{cleanup, dead_letter, look, notify};
 
 use crate::edge::{Post, Table};
 use crate::statistics;
@@ -38,6 +38,10 @@ const CHANNELS: usize = 4;
 
 /// A Stop whose dead letter has not come after this time is followed without it.
 pub const LOST_LETTER: Duration = Duration::from_secs(600);
+
+/// A tick that takes longer is taken for hung where somebody watches: without a broker it does its deliveries itself,
+/// and each may list the files of a tape.
+const LONGEST_TICK: Duration = Duration::from_secs(24 * 3600);
 
 /// What a tick works with.
 pub struct Context<S = Store, C = Cta, P = Publisher> {
@@ -120,6 +124,22 @@ impl TickReport {
     pub fn failed(&self) -> bool {
         !self.trouble.is_empty()
     }
+
+    /// One line for whoever asks how the last tick went.
+    fn summary(&self) -> String {
+        let count = |of: fn(&StageReport) -> usize| self.stages.iter().map(of).sum::<usize>();
+        let mut line = format!(
+            "last tick: {} due, {} published, {} done, {} stopped",
+            count(|stage| stage.considered),
+            count(|stage| stage.published.len()),
+            count(|stage| stage.done.len()),
+            count(|stage| stage.stopped.len()),
+        );
+        for trouble in &self.trouble {
+            line = format!("{line}; {trouble}");
+        }
+        line
+    }
 }
 
 /// Ticks for ever.
@@ -131,9 +151,11 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     let mut stop = context.stop.clone();
     let mut delays = Delays::default();
     let mut odd_before = Vec::new();
+    let manager = notify::manager();
     while *stop.borrow_and_update() == Shutdown::No {
-        let pause = match tick(context, &stages, false).await {
+        let pause = match manager.during(LONGEST_TICK, tick(context, &stages, false)).await {
             Ok(report) => {
+                manager.status(&report.summary());
                 delays.reset();
                 for tape in report.odd.iter().filter(|tape| !odd_before.contains(&tape.vid)) {
                     warn!("the row of {} is left alone: {}", tape.vid, tape.reasons.join("; "));
@@ -146,11 +168,14 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
             }
             Err(failed) => {
                 error!("no tick: {failed:#}");
+                manager.status(&format!("no tick: {failed:#}"));
                 delays.next_delay().max(context.settings.producer.interval)
             }
         };
+        // What is away may come back without it being started again.
+        manager.ready();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = manager.during(pause, tokio::time::sleep(pause)) => {}
             () = reached(&mut stop, Shutdown::Finish) => {}
         }
     }

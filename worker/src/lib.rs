@@ -9,6 +9,7 @@
 //! | [`dead_letter`] | dead letters: mode error, if a Stop is behind them |
 //! | [`cleanup`] | listings of this host that nobody needs any more |
 //! | [`service`] | consuming: connections, concurrency, outages, the end |
+//! | [`notify`] | what the service manager is told |
 //! | [`program`] | how a program begins and ends; the producer's too |
 //! | [`cli`] | the worker's command line |
 
@@ -19,5 +20,6 @@ pub mod delivery;
 pub mod edge;
 pub mod listing;
 pub mod look;
+pub mod notify;
 pub mod program;
 pub mod service;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::notify;
 use crate::service::Shutdown;
 
 /// How a run ended: a contract with whoever started it.
@@ -156,6 +157,7 @@ pub fn signals() -> anyhow::Result<watch::Receiver<Shutdown>> {
             let how = raised(*tell.borrow());
             if how == Shutdown::Finish {
                 info!("told to end: finishing what is in hand; once more drops it");
+                notify::manager().stopping();
             }
             tell.send_replace(how);
         }

@@ -23,12 +23,16 @@ use tracing::{debug, error, info, warn};
 use crate::cleanup;
 use crate::dead_letter;
 use crate::delivery::{Deliverer, Report};
+use crate::notify;
 
 /// A delivery that cannot begin within this time is given back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pause between looks at old listings.
 const CLEANING: Duration = Duration::from_secs(3600);
+
+/// Finishing what is in hand may take as long as a delivery: whoever stops us has a limit of their own.
+const LONGEST_END: Duration = Duration::from_secs(24 * 3600);
 
 /// How a program is told to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,22 +99,26 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
     let _cleaner = Cleaner::start(service.store.clone());
     while *shutdown.borrow_and_update() == Shutdown::No {
         let begun = Instant::now();
-        match service.session(&mut hands, &mut shutdown).await {
+        let why = match service.session(&mut hands, &mut shutdown).await {
             End::Asked => break,
             End::Broker(error) if error.is_final() => return Err(error.into()),
-            End::Broker(error) => error!("no tasks are taken: {error}"),
-            End::Database(why) => error!("no tasks are taken: {why}"),
-        }
+            End::Broker(error) => error.to_string(),
+            End::Database(why) => why,
+        };
+        error!("no tasks are taken: {why}");
+        // It does all that it can: what is away may come back without it being started again.
+        notify::manager().status(&format!("no tasks are taken: {why}"));
+        notify::manager().ready();
         if begun.elapsed() > Duration::from_secs(60) {
             delays.reset();
         }
         let pause = delays.next_delay();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = notify::manager().during(pause, tokio::time::sleep(pause)) => {}
             _ = shutdown.changed() => {}
         }
     }
-    finish(hands, shutdown, stop_now).await;
+    notify::manager().during(LONGEST_END, finish(hands, shutdown, stop_now)).await;
     Ok(())
 }
 
@@ -188,11 +196,15 @@ impl Service {
             Ok(connected) => connected,
             Err(error) => return End::Broker(error),
         };
-        info!("taking tasks of {} from {}", self.options.stages.join(", "), consumer.at());
+        let taking = format!("taking tasks of {} from {}", self.options.stages.join(", "), consumer.at());
+        info!("{taking}");
+        notify::manager().status(&taking);
+        notify::manager().ready();
         let publisher = Arc::new(publisher);
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut left: HashMap<String, Left> = HashMap::new();
         loop {
+            notify::manager().alive();
             let probe_at = left.values().map(|left| left.probe_at).min();
             let probe = async {
                 match probe_at {
@@ -206,7 +218,7 @@ impl Service {
                     if let Err(error) = consumer.stop_taking().await {
                         debug!("while taking leave: {error}");
                     }
-                    self.finish_with(hands, consumer, shutdown).await;
+                    notify::manager().during(LONGEST_END, self.finish_with(hands, consumer, shutdown)).await;
                     return End::Asked;
                 }
                 Some(news) = told.recv() => match news {
@@ -226,6 +238,7 @@ impl Service {
                     if let Err(error) = self.probe(&mut consumer, &mut left).await { return End::Broker(error) }
                 }
                 Some(_) = hands.join_next(), if !hands.is_empty() => {}
+                () = notify::manager().pause() => {}
                 arrived = consumer.next() => match arrived {
                     Err(error) => return End::Broker(error),
                     Ok(delivery) => match delivery.source.clone() {
