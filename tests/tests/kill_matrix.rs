@@ -78,8 +78,8 @@ fn of_all_stages() -> Vec<(String, Step)> {
 /// Each point with each fault; of those, if not everything is to be run, as many as `sample`.
 fn shots(what: &str, points: &[(String, Step)], faults: &[Fault], sample: usize) -> Vec<Shot> {
     let mut all = Vec::new();
-    for fault in faults {
-        all.extend(points.iter().map(|(point, step)| (point.clone(), *step, *fault)));
+    for (point, step) in points {
+        all.extend(faults.iter().map(|fault| (point.clone(), *step, *fault)));
     }
     if !everything() {
         all = Chance::of_this_run(what).some_of(all, sample);

@@ -2,7 +2,8 @@
 //!
 //! A listing goes only if all of this holds: it is a plain file in the listings' directory, its name matches
 //! `cleanup_pattern`, exactly one tape can be read from its name, it is older than `keep_tf_files_days`, and that tape is
-//! not in the table, or was reclaimed at least as long ago.
+//! not in the table, or was reclaimed at least as long ago. A draft of a listing, left behind by a process that was killed,
+//! goes as the listing would.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -101,8 +102,12 @@ pub fn old(listing: &Listing, now: SystemTime) -> anyhow::Result<Vec<Old>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("reading the directory {}", directory.display()))?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| pattern.matches(name)) else { continue };
-        let Some(vid) = tape_of(template, name) else { continue };
+        let Some(name) = name.to_str() else { continue };
+        let listing_name = draft_of(name).unwrap_or(name);
+        if !pattern.matches(listing_name) {
+            continue;
+        }
+        let Some(vid) = tape_of(template, listing_name) else { continue };
         // Of the entry itself: links are not followed.
         let Ok(metadata) = entry.metadata() else { continue };
         let age = metadata.modified().ok().and_then(|at| now.duration_since(at).ok());
@@ -112,6 +117,12 @@ pub fn old(listing: &Listing, now: SystemTime) -> anyhow::Result<Vec<Old>> {
     }
     old.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(old)
+}
+
+/// The listing that a draft of this name was to become: what a process that was killed while writing one left behind.
+fn draft_of(name: &str) -> Option<&str> {
+    let (listing, process) = name.strip_prefix('.')?.strip_suffix(".part")?.rsplit_once('.')?;
+    (!process.is_empty() && process.bytes().all(|b| b.is_ascii_digit())).then_some(listing)
 }
 
 /// The one tape that a listing of this name can be of; none if the name is no listing's, or could be of several tapes.
@@ -178,6 +189,21 @@ mod tests {
 
     fn vid(name: &str) -> Vid {
         name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_draft_is_named_after_its_listing_and_a_process() {
+        for (name, expected) in [
+            (".repack-tapefile-2026-01-31-V01007.txt.4711.part", Some("repack-tapefile-2026-01-31-V01007.txt")),
+            ("repack-tapefile-2026-01-31-V01007.txt.4711.part", None),
+            (".repack-tapefile-2026-01-31-V01007.txt.part", None),
+            (".repack-tapefile-2026-01-31-V01007.txt.47x1.part", None),
+            (".repack-tapefile-2026-01-31-V01007.txt..part", None),
+            (".4711.part", None),
+            (".part", None),
+        ] {
+            assert_eq!(draft_of(name), expected, "{name}");
+        }
     }
 
     #[test]
@@ -274,6 +300,15 @@ mod tests {
         home.file("repack-tapefile-2024-09-01-notes.txt", old);
         home.file("cta-ops-repack-end-json.log", old);
         assert_eq!(home.old(), ["repack-tapefile-2024-09-01-V00001.txt", "repack-tapefile-2024-09-01-V00001.txt.2"]);
+    }
+
+    #[test]
+    fn a_draft_that_a_killed_process_left_is_old_as_its_listing_would_be() {
+        let home = Home::new();
+        let draft = |number: u32| format!(".repack-tapefile-2024-09-01-V0000{number}.txt.4711.part");
+        home.file(&draft(1), 14 * DAY);
+        home.file(&draft(2), 14 * DAY - Duration::from_secs(1));
+        assert_eq!(home.old(), [draft(1)]);
     }
 
     #[test]
