@@ -314,6 +314,20 @@ async fn a_stop_whose_dead_letter_is_lost_is_followed_by_the_tick() {
     assert_eq!(site.issued(), BTreeMap::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_paused_stage_is_published_until_it_is_resumed() {
+    let (vhost, site) = with_broker(2).await;
+    let tap = Tap::on(&vhost).await;
+    let store = site.store();
+    store.pause("start", Some(("recalls first", None)), &serde_json::json!({})).await.unwrap();
+    let published = |report: &producer::tick::TickReport| report.stages[0].published.clone();
+    assert_eq!(published(&site.tick().await), [] as [String; 0]);
+    assert_eq!(tap.depth(&queue(&tap, "start")).await, 0);
+    store.pause("start", None, &serde_json::json!({})).await.unwrap();
+    assert_eq!(published(&site.tick().await), ["V01001", "V01002"]);
+    assert_eq!(tap.depth(&queue(&tap, "start")).await, 2);
+}
+
 /// Delivers `V01001`, which is not full, as a worker does up to the letter: the Stop is committed, nobody has set mode error.
 async fn stopped_without_a_letter(site: &Site) -> common::broker::Task {
     site.edit(|world| world.tapes.get_mut("V01001").expect("a tape").full = false);
