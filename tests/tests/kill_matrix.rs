@@ -19,6 +19,7 @@ use journeys::services::{Services, TestVhost};
 use journeys::shots::{Fault, Hit, Range, Shot, Step, report, tell};
 use journeys::site::{PATIENCE, Site, all_at_rest};
 use journeys::steps::moment;
+use producer::tick::{Context, tick};
 use rustix::process::Signal;
 
 /// Changing commands of each stage, as [`common::cta::Command::kind`] names them.
@@ -280,7 +281,9 @@ async fn stops(number: usize, shots: Vec<Shot>) {
     let range = Range::at(&site, shots.clone());
     let mut workers = Crew::workers(&site, 3, &range.armed());
     let mut producers = Crew::producers(&site, 1, "");
+    let sweeping = sweep(&site);
     let hits = range.until(&site, &mut [&mut workers, &mut producers], all_at_rest).await;
+    sweeping.abort();
     ended_as_shot(&workers, &shots);
     workers.end();
     producers.end();
@@ -300,6 +303,18 @@ async fn stops(number: usize, shots: Vec<Shot>) {
     }
     found.none();
     soon_enough(&hits);
+}
+
+/// What every tick does with a Stop whose dead letter has not come in ten minutes, sooner: where a stopped process keeps the row
+/// locked for long, others give its message up, and when it goes on it is too late to reject it.
+fn sweep(site: &Site) -> tokio::task::JoinHandle<()> {
+    let context = Context { lost_letter: Duration::from_secs(45), ..site.context() };
+    tokio::spawn(async move {
+        loop {
+            tick(&context, &[], false).await.expect("a tick");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
 }
 
 /// What an operator asks for, where the tape stands then, what is run for it, and all that was changed in CTA at the end.

@@ -314,7 +314,6 @@ async fn stage_task(
             return answered(delivery.reject().await);
         }
     };
-    failpoint::pass_at("received", &[&task.stage], &task.tape);
     let due = [Due { vid: task.tape.clone(), generation: task.generation }];
     let Ok(Ok(_permit)) = tokio::time::timeout(PATIENCE, room.acquire_owned()).await else {
         debug!(vid = %task.tape, stage, "no room here: given back");
@@ -324,6 +323,7 @@ async fn stage_task(
         }
         return answered(delivery.ack().await);
     };
+    failpoint::pass_at("received", &[&task.stage], &task.tape);
     let report = deliverer.deliver(&task.tape, &task.stage, task.generation).await;
     failpoint::pass_at("before-ack", &[&task.stage], &task.tape);
     match report {
