@@ -11,6 +11,7 @@
 //! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`settings`] | the configuration file, checked | reads files |
 //! | [`logging`] | lines for people on stderr, JSON lines in a file | writes files |
+//! | [`metrics`] | counters, durations and the picture of the site for Prometheus | listens |
 //! | [`cta`] | `cta-admin`: commands as values, replies as types, the process runner | runs programs |
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
@@ -23,6 +24,7 @@ pub mod explain;
 pub mod failpoint;
 pub mod journey;
 pub mod logging;
+pub mod metrics;
 pub mod reason;
 pub mod retry;
 pub mod settings;

@@ -16,6 +16,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row};
 
 use crate::journey::Mode;
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
@@ -25,6 +26,7 @@ mod import;
 mod lists;
 pub mod migrate;
 mod overview;
+mod picture;
 mod records;
 mod rows;
 mod site;
@@ -100,6 +102,7 @@ pub struct Store {
     settings: Arc<Settings>,
     statements: Arc<Statements>,
     actor: Arc<str>,
+    metrics: Arc<Metrics>,
 }
 
 /// One tape under its locks, and what shall become of it. Given to a law, which changes it; written back afterwards.
@@ -322,7 +325,7 @@ impl Store {
             .build()
             .context("setting up the connection pool")?;
         let statements = Arc::new(Statements::new(&settings.database.table));
-        Ok(Store { pool, settings, statements, actor: actor.into() })
+        Ok(Store { pool, settings, statements, actor: actor.into(), metrics: Arc::default() })
     }
 
     /// The configuration.
@@ -340,7 +343,21 @@ impl Store {
         Store { actor: actor.into(), ..self.clone() }
     }
 
+    /// What is counted of this program's work.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
+        let client = self.connected().await;
+        match &client {
+            Ok(_) => self.metrics.set("database", Ok(())),
+            Err(error) => self.metrics.set("database", Err(&error.to_string())),
+        }
+        client
+    }
+
+    async fn connected(&self) -> Result<deadpool_postgres::Client, StoreError> {
         self.pool.get().await.map_err(|error| {
             let database = &self.settings.database;
             let place = format!("{}:{}/{} as {}", database.host, database.port, database.name, database.username);
@@ -421,10 +438,17 @@ impl Store {
         let result = law(&mut locked);
         #[cfg(feature = "failpoints")]
         let step = locked.step(before.as_ref());
+        let notes = locked.notes.clone();
+        let statistics = locked.statistics.clone();
         self.write(&tx, locked, before).await?;
         #[cfg(feature = "failpoints")]
         crate::failpoint::pass_at("committing", &[&step.0, step.1], vid);
         tx.commit().await?;
+        // Only what is committed is counted.
+        notes.iter().for_each(|note| self.metrics.noted(note.kind, note.stage.as_deref(), &note.detail));
+        if let Some(request) = &statistics {
+            self.metrics.repacked(request);
+        }
         Ok(result)
     }
 

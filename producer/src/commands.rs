@@ -50,7 +50,15 @@ async fn perform(call: &Call, started: &Started, order: Option<prepare::Order>) 
         (Verb::Tick { stages, dry_run }, _) => run_tick(call, stages, *dry_run, started, stop).await,
         (Verb::Run { dry_run: true }, _) => run_tick(call, &STAGES, true, started, stop).await,
         (Verb::Run { dry_run: false }, _) => {
-            tick::run(&context(started, stop)?).await?;
+            let context = context(started, stop)?;
+            let listen = started.settings.producer.metrics_listen;
+            let usual = common::settings::Settings::default().producer.metrics_listen;
+            let still = program::STILL + started.settings.cta_admin.list_timeout + started.settings.producer.interval;
+            let Ok(_endpoint) = program::endpoint(listen, usual, context.store.metrics(), cli::PROGRAM, still).await
+            else {
+                return Ok(Exit::Misuse);
+            };
+            tick::run(&context).await?;
             Ok(Exit::Done)
         }
     }
@@ -71,9 +79,10 @@ async fn until_told(
 fn context(started: &Started, stop: watch::Receiver<Shutdown>) -> anyhow::Result<Context> {
     let settings = Arc::clone(&started.settings);
     let actor = started.actor("producer");
+    let store = Store::new(Arc::clone(&settings), &actor)?;
     Ok(Context {
-        store: Store::new(Arc::clone(&settings), &actor)?,
-        cta: Cta::new(&settings.cta_admin),
+        cta: Cta::new(&settings.cta_admin).measured(store.metrics()),
+        store,
         settings,
         host: started.host.clone(),
         program: actor,

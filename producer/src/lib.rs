@@ -11,6 +11,7 @@
 //! | [`monitor`] | the table as JSON lines |
 //! | [`statistics`] | the lines of ended repacks, into their file |
 //! | [`append`] | files that others read while we add to them |
+//! | [`observe`] | the picture of the site for Prometheus, after every tick |
 //! | [`output`] | reports for people |
 
 pub mod append;
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod commands;
 pub mod edge;
 pub mod monitor;
+pub mod observe;
 pub mod output;
 pub mod prepare;
 pub mod scan;

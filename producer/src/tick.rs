@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 use common::broker::{Publisher, Task as Message, Topology};
@@ -28,7 +28,7 @@ use worker::service::{Shutdown, reached};
 use worker::{cleanup, dead_letter, look, notify};
 
 use crate::edge::{Post, Table};
-use crate::statistics;
+use crate::{observe, statistics};
 
 /// Tasks marked and published at a time.
 const BATCH: i64 = 500;
@@ -152,11 +152,16 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     let mut delays = Delays::default();
     let mut odd_before = Vec::new();
     let manager = notify::manager();
+    let metrics = Arc::clone(context.store.metrics());
+    metrics.set("tick", Err("no tick yet"));
     while *stop.borrow_and_update() == Shutdown::No {
+        metrics.turned();
         let pause = match manager.during(LONGEST_TICK, tick(context, &stages, false)).await {
             Ok(report) => {
                 manager.status(&report.summary());
                 delays.reset();
+                let trouble = (!report.trouble.is_empty()).then(|| report.trouble.join("; "));
+                metrics.set("tick", trouble.as_deref().map_or(Ok(()), Err));
                 for tape in report.odd.iter().filter(|tape| !odd_before.contains(&tape.vid)) {
                     warn!("the row of {} is left alone: {}", tape.vid, tape.reasons.join("; "));
                 }
@@ -167,6 +172,7 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
                 context.settings.producer.interval
             }
             Err(failed) => {
+                metrics.set("tick", Err(&format!("{failed:#}")));
                 error!("no tick: {failed:#}");
                 manager.status(&format!("no tick: {failed:#}"));
                 delays.next_delay().max(context.settings.producer.interval)
@@ -187,6 +193,7 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
 /// # Errors
 /// When the database fails, or the broker's topology does not fit.
 pub async fn tick(context: &Context, stages: &[&'static Stage], dry_run: bool) -> anyhow::Result<TickReport> {
+    let begun = Instant::now();
     context.store.ready().await?;
     let mut report = TickReport::default();
     if dry_run {
@@ -206,6 +213,7 @@ pub async fn tick(context: &Context, stages: &[&'static Stage], dry_run: bool) -
     }
     locks.release().await;
     result?;
+    observe::observe(context, begun.elapsed()).await;
     Ok(report)
 }
 
@@ -648,6 +656,9 @@ async fn inline_work<S: Table, C: Admin, P: Post>(
         let mut trouble = None;
         let mut broken = None;
         while let Some((task, report)) = results.next().await {
+            if let Some(metrics) = context.store.metrics() {
+                metrics.turned();
+            }
             let counted = match report {
                 Ok(report) => count(context, stage, part, &task, report).await,
                 Err(error) => Err(error.into()),
@@ -706,7 +717,14 @@ async fn publish<S: Table, C: Admin, P: Post>(
     let mut slot = context.publisher.lock().await;
     if slot.as_ref().is_none_or(P::is_broken) {
         *slot = None;
-        match P::connect(broker, &context.program, CHANNELS).await {
+        let connected = P::connect(broker, &context.program, CHANNELS).await;
+        if let Some(metrics) = context.store.metrics() {
+            match &connected {
+                Ok(_) => metrics.set("broker", Ok(())),
+                Err(error) => metrics.set("broker", Err(&error.to_string())),
+            }
+        }
+        match connected {
             Ok(publisher) => *slot = Some(publisher),
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => return Ok(Some(format!("nothing of stage {} is published: {error}", stage.name))),
@@ -718,6 +736,9 @@ async fn publish<S: Table, C: Admin, P: Post>(
         Ok(depth) => depth.map_or(0, |depth| depth.messages),
         Err(error) => {
             *slot = None;
+            if let Some(metrics) = context.store.metrics() {
+                metrics.set("broker", Err(&error.to_string()));
+            }
             return Ok(Some(format!("nothing of stage {} is published: {error}", stage.name)));
         }
     };

@@ -1,5 +1,7 @@
 //! The worker's command line.
 
+use std::net::SocketAddr;
+
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, value_parser};
 use common::cta::Cta;
@@ -38,6 +40,21 @@ pub struct Cli {
     /// Work on so many tapes at once [default: as configured]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
+    /// Serve metrics there, such as 127.0.0.1:9189, or nowhere: 'none' [default: as configured]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    metrics_listen: Option<Listen>,
+}
+
+/// Where to listen, or nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listen(Option<SocketAddr>);
+
+fn listen(text: &str) -> Result<Listen, String> {
+    if text == "none" {
+        return Ok(Listen(None));
+    }
+    let expected = |_| "expected an address and a port such as 127.0.0.1:9189 or [::]:9189, or 'none'".to_owned();
+    text.parse().map(|address| Listen(Some(address))).map_err(expected)
 }
 
 impl Cli {
@@ -65,7 +82,13 @@ async fn run(cli: &Cli, started: &Started) -> anyhow::Result<Exit> {
     let actor = started.actor("worker");
     let options = cli.options(settings, actor.clone(), started.host.clone());
     let store = Store::sized(settings.clone(), &actor, options.concurrency.saturating_add(SPARE_CONNECTIONS))?;
-    let cta = Cta::new(&settings.cta_admin);
+    let cta = Cta::new(&settings.cta_admin).measured(store.metrics());
+    let listen = cli.metrics_listen.map_or(settings.worker.metrics_listen, |Listen(address)| address);
+    // An address on the command line was chosen, whichever it is.
+    let usual = if cli.metrics_listen.is_some() { None } else { Settings::default().worker.metrics_listen };
+    let Ok(_endpoint) = program::endpoint(listen, usual, store.metrics(), PROGRAM, program::STILL).await else {
+        return Ok(Exit::Misuse);
+    };
     match service::run(store, cta, options, program::signals()?).await {
         Ok(()) => Ok(Exit::Done),
         Err(error) if settings.broker.is_none() => {
@@ -114,6 +137,8 @@ mod tests {
             &["--concurrency", "0"],
             &["--concurrency", "1001"],
             &["--concurrency", "-1"],
+            &["--metrics-listen", "9188"],
+            &["--metrics-listen", ""],
             &["V01007"],
             &["--all"],
         ] {

@@ -40,6 +40,28 @@ pub enum Report {
     Nothing(String),
 }
 
+impl Report {
+    /// A word for it: one of [`common::metrics::OUTCOMES`].
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Report::Done => "done",
+            Report::NotYet(_) => "waiting",
+            Report::Retrying(_) => "retrying",
+            Report::Site(_) => "site-trouble",
+            Report::Stopped(_) => "stopped",
+            Report::Nothing(_) => "nothing",
+        }
+    }
+
+    /// Why it is not done, where a reason is kept.
+    pub fn why(&self) -> Option<&Kept> {
+        match self {
+            Report::NotYet(why) | Report::Retrying(why) | Report::Site(why) | Report::Stopped(why) => Some(why),
+            Report::Done | Report::Nothing(_) => None,
+        }
+    }
+}
+
 /// Everything a delivery works with.
 #[derive(Clone)]
 pub struct Deliverer<S = Store, C = Cta> {
@@ -134,7 +156,11 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
             Ok(report) => report?,
             Err(panic) => self.panicked(&hand, &panic_text(&*panic)).await?,
         };
-        let duration_ms = u64::try_from(self.store.clock().duration_since(started).as_millis()).unwrap_or(u64::MAX);
+        let took = self.store.clock().duration_since(started);
+        if let Some(metrics) = self.store.metrics() {
+            metrics.task(hand.claim.stage.name, report.outcome(), report.why(), took);
+        }
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tell(&hand, &report, duration_ms);
         Ok(report)
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use common::cta::{Answer, Command, Cta, Deadline, Frontend, Query, Trouble, Version};
+use common::metrics::Metrics;
 use common::settings::Settings;
 use common::store::{Locked, Store, StoreError};
 use common::tape::Vid;
@@ -42,6 +43,11 @@ pub trait Rows: Clone {
 
     /// This host's clock, for waits: it decides nothing about a tape.
     fn clock(&self) -> Instant;
+
+    /// Where the work is counted; a model counts nothing.
+    fn metrics(&self) -> Option<&Metrics> {
+        None
+    }
 }
 
 /// CTA, asked and told through `cta-admin`.
@@ -117,6 +123,10 @@ impl Rows for Store {
 
     fn clock(&self) -> Instant {
         Instant::now()
+    }
+
+    fn metrics(&self) -> Option<&Metrics> {
+        Some(Store::metrics(self))
     }
 }
 

@@ -3,11 +3,15 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use common::metrics::Metrics;
+use common::metrics::serve::{self, Endpoint};
 use common::settings::{self, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -137,6 +141,39 @@ pub fn finish(work: impl Future<Output = anyhow::Result<Exit>>) -> Exit {
     // A thread that still reads a list, or waits for a name server, must not hold the end up.
     runtime.shutdown_background();
     ended
+}
+
+/// How long a loop may stand still in its own work before `/healthz` says so.
+pub const STILL: Duration = Duration::from_secs(300);
+
+/// Serves metrics at `listen`, if anywhere. Where that is the address that everybody has by default (`usual`), another program
+/// of ours may well be there already: then there are none here, and a warning. An address that was chosen must be had.
+///
+/// # Errors
+/// [`Exit::Misuse`], and it is said why.
+pub async fn endpoint(
+    listen: Option<SocketAddr>,
+    usual: Option<SocketAddr>,
+    metrics: &Arc<Metrics>,
+    program: &'static str,
+    still: Duration,
+) -> Result<Option<Endpoint>, Exit> {
+    let Some(address) = listen else { return Ok(None) };
+    match serve::start(address, Arc::clone(metrics), program, still).await {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(error) => {
+            let text = format!(
+                "no metrics can be served at {address}: {error}; give {program}.metrics_listen an address of its own, or no value"
+            );
+            if listen == usual {
+                warn!("{text}");
+                return Ok(None);
+            }
+            tracing::error!("{text}");
+            remark(format_args!("error: {text}"));
+            Err(Exit::Misuse)
+        }
+    }
 }
 
 /// Turns signals into what the program is told: the first SIGTERM or SIGINT asks it to finish what is in hand, the second

@@ -28,6 +28,9 @@ use crate::notify;
 /// A delivery that cannot begin within this time is given back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The loop goes round at least as often, so that a loop that hangs is seen.
+const BEAT: Duration = Duration::from_secs(10);
+
 /// Pause between looks at old listings.
 const CLEANING: Duration = Duration::from_secs(3600);
 
@@ -97,13 +100,23 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
     let mut delays = Delays::default();
     let mut shutdown = shutdown;
     let _cleaner = Cleaner::start(service.store.clone());
+    let metrics = Arc::clone(service.store.metrics());
+    metrics.set("broker", Err("not connected yet"));
     while *shutdown.borrow_and_update() == Shutdown::No {
         let begun = Instant::now();
+        metrics.turned();
         let why = match service.session(&mut hands, &mut shutdown).await {
             End::Asked => break,
             End::Broker(error) if error.is_final() => return Err(error.into()),
-            End::Broker(error) => error.to_string(),
-            End::Database(why) => why,
+            End::Broker(error) => {
+                metrics.set("broker", Err(&error.to_string()));
+                error.to_string()
+            }
+            End::Database(why) => {
+                // The connection to the broker was dropped with it.
+                metrics.set("broker", Err("not connected while the database is in trouble"));
+                why
+            }
         };
         error!("no tasks are taken: {why}");
         // It does all that it can: what is away may come back without it being started again.
@@ -203,8 +216,16 @@ impl Service {
         let publisher = Arc::new(publisher);
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut left: HashMap<String, Left> = HashMap::new();
+        let metrics = self.store.metrics();
+        metrics.set("broker", Ok(()));
+        for stage in &self.options.stages {
+            metrics.set(&format!("stage {stage}"), Ok(()));
+        }
+        let mut beat = tokio::time::interval(BEAT);
         loop {
             notify::manager().alive();
+            metrics.turned();
+            metrics.in_hand(hands.len());
             let probe_at = left.values().map(|left| left.probe_at).min();
             let probe = async {
                 match probe_at {
@@ -227,6 +248,7 @@ impl Service {
                     Told::Site(stage, why) => if let Entry::Vacant(vacant) = left.entry(stage) {
                         let stage = vacant.key();
                         error!(stage, "stage {stage} is left alone on this host, the others go on: {why}");
+                        metrics.set(&format!("stage {stage}"), Err(&format!("left alone, the site is in trouble: {why}")));
                         if let Err(error) = consumer.leave(stage).await { return End::Broker(error) }
                         let longest = self.settings.retry.max_delay.min(Duration::from_secs(300));
                         let mut delays = Delays::new(self.settings.retry.first_delay, longest);
@@ -234,6 +256,7 @@ impl Service {
                         vacant.insert(Left { delays, probe_at });
                     },
                 },
+                _ = beat.tick() => {}
                 () = probe => {
                     if let Err(error) = self.probe(&mut consumer, &mut left).await { return End::Broker(error) }
                 }
@@ -286,6 +309,7 @@ impl Service {
             if answers {
                 info!(stage, "CTA answers: stage {stage} is taken up again");
                 consumer.join(&stage).await?;
+                self.store.metrics().set(&format!("stage {stage}"), Ok(()));
                 left.remove(&stage);
             } else if let Some(left) = left.get_mut(&stage) {
                 left.probe_at = Instant::now() + left.delays.next_delay();
@@ -350,6 +374,7 @@ async fn dead_task(store: Store, publisher: Arc<Publisher>, delivery: Delivery, 
         Err(why) => match publisher.park(&delivery.body, delivery.queue(), &why.to_string()).await {
             Ok(()) => {
                 warn!("a dead letter that is no task was parked: {why}");
+                store.metrics().parked();
                 answered(delivery.ack().await);
             }
             Err(error) => {

@@ -99,6 +99,28 @@ pub enum Query {
     WritableTapes(String),
 }
 
+impl Query {
+    /// What is asked for, in a word or two: few, and without particulars of a tape.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Query::Version(_) => "version",
+            Query::Tapes | Query::WritableTapes(_) => "tape-ls-all",
+            Query::Tape(_) | Query::TapeStatistics(_) => "tape-ls",
+            Query::TapeFiles(_) | Query::ArchiveFile(_) => "tapefile-ls",
+            Query::RecycleLog(_) => "recycletf-ls",
+            Query::Repacks => "repack-ls-all",
+            Query::Repack(_) => "repack-ls",
+            Query::TapePools => "tapepool-ls",
+            Query::MountPolicies => "mountpolicy-ls",
+            Query::VirtualOrganizations => "virtualorganization-ls",
+            Query::ArchiveRoutes => "archiveroute-ls",
+            Query::MediaTypes => "mediatype-ls",
+            Query::LogicalLibraries => "logicallibrary-ls",
+            Query::StorageClasses => "storageclass-ls",
+        }
+    }
+}
+
 fn words(fixed: &[&str], vid: &Vid) -> Vec<String> {
     let mut args: Vec<String> = fixed.iter().map(|word| (*word).to_owned()).collect();
     args.extend(["--vid".to_owned(), vid.to_string()]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ use super::guard::{self, Deadline, Report};
 use super::reply::Version;
 use super::stream::{self, Verdict};
 use super::trouble::{Answer, Trouble, first_lines, how_it_ended};
+use crate::metrics::Metrics;
 use crate::settings;
 
 /// Our own secrets: nothing that we start needs them.
@@ -39,6 +40,7 @@ pub struct Cta {
     settings: Arc<settings::CtaAdmin>,
     guard: Arc<Path>,
     in_flight: Arc<InFlight>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Cta {
@@ -50,12 +52,24 @@ impl Cta {
             // Not the path: after an upgrade that names another program, or none.
             guard: Path::new("/proc/self/exe").into(),
             in_flight: Arc::default(),
+            metrics: None,
         }
     }
 
     /// With another program as the guard: one whose `main` begins with [`guard::run_if_asked`].
     pub fn with_guard(self, program: PathBuf) -> Cta {
         Cta { guard: program.into(), ..self }
+    }
+
+    /// The same; how long its calls take is told to `metrics`.
+    pub fn measured(self, metrics: &Arc<Metrics>) -> Cta {
+        Cta { metrics: Some(Arc::clone(metrics)), ..self }
+    }
+
+    fn took(&self, command: &'static str, outcome: &'static str, begun: Instant) {
+        if let Some(metrics) = &self.metrics {
+            metrics.cta_admin(command, outcome, begun.elapsed());
+        }
     }
 
     /// A whole list in memory.
@@ -76,7 +90,23 @@ impl Cta {
     ///
     /// # Errors
     /// When there is no complete list, or `take` failed.
-    pub async fn each<T, F>(&self, query: &Query, mut take: F) -> Result<u64, Trouble>
+    pub async fn each<T, F>(&self, query: &Query, take: F) -> Result<u64, Trouble>
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: FnMut(T) -> anyhow::Result<()> + Send + 'static,
+    {
+        let begun = Instant::now();
+        let listed = self.listed(query, take).await;
+        let outcome = match &listed {
+            Ok(_) => "ok",
+            Err(Trouble::Refused { .. }) => "refused",
+            Err(_) => "failed",
+        };
+        self.took(query.kind(), outcome, begun);
+        listed
+    }
+
+    async fn listed<T, F>(&self, query: &Query, mut take: F) -> Result<u64, Trouble>
     where
         T: DeserializeOwned + Send + 'static,
         F: FnMut(T) -> anyhow::Result<()> + Send + 'static,
@@ -156,6 +186,19 @@ impl Cta {
     /// The limit on the command is `cta_admin.timeout_secs`. Dropping this future does not end the command: it is in
     /// CTA's hands, and the guard goes on to its limit. Use [`Cta::kill_all`] to end it.
     pub async fn change(&self, command: &Command, deadline: Deadline) -> Answer {
+        let begun = Instant::now();
+        let answer = self.changed(command, deadline).await;
+        let outcome = match &answer {
+            Answer::Accepted => "accepted",
+            Answer::Refused(_) => "refused",
+            Answer::NotRun(_) => "not-run",
+            Answer::Unclear(_) => "unclear",
+        };
+        self.took(command.kind(), outcome, begun);
+        answer
+    }
+
+    async fn changed(&self, command: &Command, deadline: Deadline) -> Answer {
         if deadline.has_passed() {
             return Answer::NotRun("the deadline had passed".to_owned());
         }

@@ -76,6 +76,8 @@ pub(super) struct Statements {
     pub count_finished: String,
     pub last_journey: String,
     pub count_events: String,
+    pub picture: String,
+    pub table_size: String,
 }
 
 impl Statements {
@@ -234,6 +236,30 @@ impl Statements {
                   LIMIT 1) AS site_text, clock_timestamp() AS now"
             ),
             count_finished: format!("SELECT count(*) FROM {t} WHERE finished IS NOT NULL"),
+            // A row that is due waits since it is; any other since its last stamp.
+            picture: format!(
+                "SELECT state, mode, class, code, count(*) AS tapes, \
+                 max(extract(epoch FROM clock_timestamp() - CASE WHEN class IN ('due', 'slot') THEN GREATEST(stamp, due_at) ELSE stamp END))::float8 AS oldest \
+                 FROM (SELECT CASE WHEN m.reclaimed IS NOT NULL THEN 'reclaimed' WHEN m.quarantined IS NOT NULL THEN 'quarantined' \
+                   WHEN m.repacked IS NOT NULL THEN 'repacked' WHEN m.started IS NOT NULL THEN 'started' ELSE 'entered' END AS state, \
+                   m.mode::text AS mode, \
+                   CASE WHEN m.mode = 'manual' THEN 'manual' WHEN m.mode = 'error' OR k.outcome = 'failed' THEN 'failed' \
+                     WHEN k.tape IS NULL THEN 'unseen' WHEN {held} THEN 'held' \
+                     WHEN k.owner IS NOT NULL AND k.lease_until > clock_timestamp() THEN 'working' \
+                     WHEN k.outcome = 'stalled' THEN 'stalled' \
+                     WHEN k.next_attempt_at > clock_timestamp() THEN coalesce(k.outcome, 'not-due') \
+                     WHEN EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'pause' AND c.name = k.stage \
+                                  AND (c.until IS NULL OR c.until > clock_timestamp())) THEN 'paused' \
+                     WHEN {needs} THEN 'slot' ELSE 'due' END AS class, \
+                   CASE WHEN k.outcome IS NOT NULL THEN coalesce(k.reason_code, '') ELSE '' END AS code, \
+                   COALESCE(m.reclaimed, m.quarantined, m.repacked, m.started, m.entered)::timestamptz AS stamp, \
+                   CASE WHEN isfinite(k.next_attempt_at) THEN k.next_attempt_at END AS due_at \
+                   FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape WHERE m.finished IS NULL) rows \
+                 GROUP BY state, mode, class, code"
+            ),
+            table_size: "SELECT pg_relation_size(c.oid) > 16777216 AND c.reltuples > 0 AS large, c.reltuples::int8 AS estimate, \
+                         extract(epoch FROM clock_timestamp())::float8 AS now FROM pg_class c WHERE c.oid = to_regclass($1)"
+                .to_owned(),
             count_events: format!("SELECT count(*) FROM {event} WHERE tape = $1"),
             last_journey: format!(
                 "SELECT moved_at, why, row FROM {history} WHERE tape = $1 ORDER BY id DESC LIMIT 1"
