@@ -197,13 +197,11 @@ fn server_user() -> Option<&'static str> {
 }
 
 fn postgres_programs() -> PathBuf {
-    let within =
-        |directory: &str| std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut found: Vec<PathBuf> =
-        within("/usr/lib/postgresql").chain(within("/usr")).map(|path| path.join("bin")).collect();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     found.retain(|bin| bin.join("initdb").is_file());
     found.sort();
-    found.pop().expect("PostgreSQL's server programs are in /usr/lib/postgresql or /usr/pgsql-*")
+    found.pop().expect("PostgreSQL's server programs are in /usr/lib/postgresql")
 }
 
 /// A RabbitMQ of the test's own, with the management plugin; deliveries that are not answered within five seconds close
