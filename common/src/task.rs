@@ -783,6 +783,8 @@ impl Task {
         self.reason = Some(why.into());
         self.next = Next::Never;
         self.memory.stopped_at = Some(now);
+        // What an operator accepted was what was seen then.
+        self.memory.accept_empty = false;
     }
 
     /// Whether the holder of `claim` may let a changing command run at this moment: the last check. `tape` is the main
@@ -1150,6 +1152,7 @@ impl Task {
         journey::change(tape.state(), tape.mode, event)?;
         let stamps = tape.stamps.stamped(claim.stage.to, ground.now)?;
         notes.push(self.note("done", json!({"from": claim.stage.from, "to": claim.stage.to})));
+        self.memory.accept_empty = false;
         if claim.stage.frees_slot {
             self.release_slot(look, tape.mode, ground);
         }

@@ -299,7 +299,7 @@ impl Case<'_> {
         );
         let remarks = self.remarks();
         self.task.requeue(self.tape, self.ground);
-        self.task.memory.accept_empty |= accepts;
+        self.task.memory.accept_empty = accept_empty;
         if adopts {
             self.task.memory.adopt = true;
             self.task.memory.request = None;

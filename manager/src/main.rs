@@ -29,7 +29,8 @@ fn main() -> ExitCode {
         width: if on_terminal { comfy_table::Table::new().width() } else { None },
         colour: on_terminal && !no_color,
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // A thread beside this one: while a question waits for its answer here, connections must not fall silent.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             desk.remark(&format!("error: cannot start: {error}"));

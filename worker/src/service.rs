@@ -99,15 +99,21 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
     let mut hands = JoinSet::new();
     let mut delays = Delays::default();
     let mut shutdown = shutdown;
+    // Settings that have worked once work again: a certificate that cannot be read at this moment is being replaced.
+    let mut connected = false;
     let _cleaner = Cleaner::start(service.store.clone());
     let metrics = Arc::clone(service.store.metrics());
     metrics.set("broker", Err("not connected yet"));
     while *shutdown.borrow_and_update() == Shutdown::No {
         let begun = Instant::now();
         metrics.turned();
-        let why = match service.session(&mut hands, &mut shutdown).await {
+        let why = match service.session(&mut hands, &mut shutdown, &mut connected).await {
             End::Asked => break,
-            End::Broker(error) if error.is_final() => return Err(error.into()),
+            End::Broker(error) if error.is_final() && !(connected && matches!(error, BrokerError::Settings(_))) => {
+                // What is in hand still comes to its end.
+                finish(hands, shutdown, stop_now).await;
+                return Err(error.into());
+            }
             End::Broker(error) => {
                 metrics.set("broker", Err(&error.to_string()));
                 error.to_string()
@@ -201,7 +207,12 @@ struct Left {
 
 impl Service {
     /// From connecting to the first thing that goes wrong.
-    async fn session(&self, hands: &mut JoinSet<()>, shutdown: &mut watch::Receiver<Shutdown>) -> End {
+    async fn session(
+        &self,
+        hands: &mut JoinSet<()>,
+        shutdown: &mut watch::Receiver<Shutdown>,
+        connected: &mut bool,
+    ) -> End {
         if let Err(error) = self.store.ready().await {
             return End::Database(error.to_string());
         }
@@ -213,6 +224,7 @@ impl Service {
         info!("{taking}");
         notify::manager().status(&taking);
         notify::manager().ready();
+        *connected = true;
         let publisher = Arc::new(publisher);
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut left: HashMap<String, Left> = HashMap::new();

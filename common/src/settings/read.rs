@@ -586,11 +586,18 @@ fn broker(root: &Section<'_, '_>, around: &Around<'_>) -> Option<Broker> {
         if there && section.leaf("url").is_none() {
             section.error_at("url", "", "missing; leave the whole section out to run without a broker");
         }
+        let tls = certificates(section);
+        let named = [("sslrootcert", &tls.sslrootcert), ("sslcert", &tls.sslcert), ("sslkey", &tls.sslkey)];
+        if let Some((key, _)) = named.iter().find(|(_, file)| file.is_some())
+            && url.starts_with("amqp://")
+        {
+            section.error_at(key, "", "is for TLS, but broker.url begins with amqp:// and goes without: write amqps://");
+        }
         Broker {
             url,
             password: password(section, "CTA_OPS_BROKER_PASSWORD", inline, around),
             prefix: section.checked("prefix", "atresys".to_owned(), prefix),
-            tls: certificates(section),
+            tls,
         }
     });
     found.map(|_| broker)

@@ -40,14 +40,31 @@ impl Examination {
     }
 }
 
-/// What our programs do with a table or sequence, by the suffix of its name.
-const NEEDED: [(&str, &[&str]); 8] = [
+/// What a role does with a table or sequence, by the suffix of its name.
+type Needed = [(&'static str, &'static [&'static str]); 9];
+
+/// What producer and worker do.
+const BY_PROGRAMS: Needed = [
+    ("", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("_task", &["SELECT", "INSERT", "UPDATE"]),
+    ("_event", &["SELECT", "INSERT"]),
+    ("_history", &["SELECT", "INSERT"]),
+    ("_control", &["SELECT", "UPDATE"]),
+    ("_statistic", &["SELECT", "INSERT", "UPDATE"]),
+    ("_tick", &["SELECT", "INSERT", "UPDATE"]),
+    ("_generation_seq", &["USAGE"]),
+    ("_epoch_seq", &["USAGE"]),
+];
+
+/// What an operator does with the manager.
+const BY_OPERATORS: Needed = [
     ("", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("_task", &["SELECT", "INSERT", "UPDATE"]),
     ("_event", &["SELECT", "INSERT"]),
     ("_history", &["SELECT", "INSERT"]),
     ("_control", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("_statistic", &["SELECT", "INSERT", "UPDATE"]),
+    ("_statistic", &["SELECT"]),
+    ("_tick", &["SELECT"]),
     ("_generation_seq", &["USAGE"]),
     ("_epoch_seq", &["USAGE"]),
 ];
@@ -134,16 +151,35 @@ async fn tables(
     client: &Client,
     table: &TableName,
 ) -> Result<(Vec<String>, Vec<(&'static str, String)>), tokio_postgres::Error> {
+    let (missing, lacking) = lacking(client, table, BY_PROGRAMS).await?;
+    if lacking.is_empty() {
+        return Ok((missing, lacking));
+    }
+    // A login of a person has no need of what only the programs do.
+    let (_, of_operators) = self::lacking(client, table, BY_OPERATORS).await?;
+    Ok((missing, if of_operators.is_empty() { Vec::new() } else { lacking }))
+}
+
+async fn lacking(
+    client: &Client,
+    table: &TableName,
+    needed: Needed,
+) -> Result<(Vec<String>, Vec<(&'static str, String)>), tokio_postgres::Error> {
     let (mut missing, mut lacking) = (Vec::new(), Vec::new());
-    for (suffix, rights) in NEEDED {
+    for (suffix, rights) in needed {
         let name = if suffix.is_empty() { table.to_string() } else { table.with_suffix(suffix) };
         let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await?;
         if !there.get::<_, bool>(0) {
             missing.push(name);
             continue;
         }
-        let kind = if suffix.ends_with("_seq") { "has_sequence_privilege" } else { "has_table_privilege" };
         for right in rights {
+            let kind = match *right {
+                _ if suffix.ends_with("_seq") => "has_sequence_privilege",
+                // May be given for the columns that are written.
+                "SELECT" | "INSERT" | "UPDATE" => "has_any_column_privilege",
+                _ => "has_table_privilege",
+            };
             let has = client.query_one(&format!("SELECT {kind}(to_regclass($1)::oid, $2)"), &[&name, right]).await?;
             if !has.get::<_, bool>(0) {
                 lacking.push((*right, name.clone()));

@@ -73,7 +73,7 @@ pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<
     }
     let plans: Vec<Plan> = selection.vids.iter().map(|vid| selection.plan(store, act, reason, vid)).collect();
     let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
-    if !json && !consent.dry_run && !consent.yes {
+    if !consent.dry_run && !consent.yes {
         foresee(&selection, &plans, desk);
     }
     let question = format!("{} {to_do} tape{}?", act.verb(), if to_do == 1 { "" } else { "s" });
@@ -120,7 +120,7 @@ async fn carry_all_out(
     let changes = to_do > 0 && !report.dry_run;
     let interrupted = if changes { Some(interrupts()?) } else { None };
     let told_to_end = || interrupted.as_ref().is_some_and(|told| *told.borrow());
-    let mut tried = 0;
+    let (mut tried, mut heard) = (0, true);
     for (vid, plan) in selection.vids.iter().zip(plans) {
         let result = match plan {
             Plan::Change { .. } if !report.dry_run => {
@@ -137,7 +137,11 @@ async fn carry_all_out(
             }
             plan => Ok(plan),
         };
-        report.tell(vid, result, &selection.standing(vid), desk)?;
+        // All of it was agreed to: a reader that has gone away (`| head`) stops nothing half way.
+        heard &= report.tell(vid, result, &selection.standing(vid), desk).is_ok();
+    }
+    if !heard {
+        desk.remark("not all of the results could be printed: 'cta-ops-repack-manager history' has what was changed");
     }
     if tried < to_do && changes {
         let left = to_do - tried;

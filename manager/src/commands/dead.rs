@@ -381,7 +381,7 @@ async fn act(
         })
         .collect();
     let to_do = asked.iter().filter(|asked| asked.is_change()).count();
-    if !json && !chosen.consent.yes && !chosen.consent.dry_run {
+    if !chosen.consent.yes && !chosen.consent.dry_run {
         for asked in asked.iter().filter(|asked| asked.is_change()) {
             desk.remark(&format!("{}: {}", asked.id, asked.what()));
         }
@@ -392,14 +392,26 @@ async fn act(
         parked.give_back(&seen).await?;
         return Ok(exit);
     }
-    let gone =
-        if chosen.consent.dry_run { Vec::new() } else { carry_out(store, broker, &mut parked, act, &asked).await? };
+    let mut gone = Vec::new();
+    let carried_out = match chosen.consent.dry_run {
+        true => Ok(()),
+        false => carry_out(store, broker, &mut parked, act, &asked, &mut gone).await,
+    };
     seen.retain(|message| !gone.contains(&message.id));
+    if let Err(error) = carried_out {
+        for asked in asked.iter().filter(|asked| asked.found.first().is_some_and(|message| gone.contains(&message.id))) {
+            desk.remark(&format!("{}: done before it failed: {}", asked.id, asked.what()));
+        }
+        // With the connection what is in hand goes back by itself.
+        parked.give_back(&seen).await.ok();
+        return Err(error);
+    }
     parked.give_back(&seen).await?;
     report(act, &asked, chosen.consent.dry_run, json, desk)
 }
 
-/// Writes each into the history, publishes what is to be published, and only then removes it; returns the ids that are gone.
+/// Writes each into the history, publishes what is to be published, and only then removes it; `gone` gets the ids that are
+/// gone, also if a later one fails.
 ///
 /// A crash between publishing and removing leaves a message of which a worker has a copy: it will find the row further on.
 async fn carry_out(
@@ -408,8 +420,8 @@ async fn carry_out(
     parked: &mut Parked,
     act: Act,
     asked: &[Asked],
-) -> anyhow::Result<Vec<String>> {
-    let mut gone: Vec<String> = Vec::new();
+    gone: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let mut publisher = None;
     for asked in asked.iter().filter(|asked| asked.is_change()) {
         let Some(message) = asked.found.first().filter(|message| !gone.contains(&message.id)) else { continue };
@@ -428,13 +440,17 @@ async fn carry_out(
             };
             publisher.publish(task).await?;
         }
-        parked.remove(&asked.found).await?;
+        if let Err(error) = parked.remove(&asked.found).await {
+            // So that the history does not say that it is gone.
+            store.record(tape, stage, "parked-kept", &json!({"id": message.id, "why": error.to_string()})).await.ok();
+            return Err(error.into());
+        }
         gone.push(message.id.clone());
     }
     if let Some(publisher) = publisher {
         publisher.close().await;
     }
-    Ok(gone)
+    Ok(())
 }
 
 fn report(act: Act, asked: &[Asked], dry_run: bool, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {

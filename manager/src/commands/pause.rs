@@ -38,7 +38,7 @@ pub async fn run(
             (false, Some(line)) => to_do.push((*stage, format!("goes on (was {})", shown(line)))),
         }
     }
-    if !json {
+    if !json || !options.consent.yes {
         for (stage, _, text) in &results {
             desk.remark(&format!("stage {stage}: already so: {text}"));
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use common::reason::Kept;
 use common::journey::{Mode, Stamps};
 use common::store::{Overview, Store, StoreError};
 use common::tape::{OddRow, Tape, Vid};
@@ -174,7 +175,8 @@ impl Selection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     row: Option<(Mode, Stamps)>,
-    stopped: bool,
+    /// The reason of its Stop, if it has one.
+    stopped: Option<Option<Kept>>,
     wanted: Option<Wanted>,
     hold: Option<(String, String)>,
 }
@@ -184,7 +186,7 @@ impl Shown {
     pub fn of(row: Option<&Result<Tape, OddRow>>, task: Option<&Task>, hold: Option<&Hold>) -> Shown {
         Shown {
             row: row.and_then(|row| row.as_ref().ok()).map(|tape| (tape.mode, tape.stamps)),
-            stopped: task.is_some_and(Task::has_stop),
+            stopped: task.filter(|task| task.has_stop()).map(|task| task.reason.clone()),
             wanted: task.and_then(|task| task.wanted),
             hold: hold.map(|hold| (hold.who.clone(), hold.why.clone())),
         }
