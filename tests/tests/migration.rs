@@ -76,7 +76,7 @@ fn under_way() -> Vec<(String, usize)> {
 
 /// A site as ATRESYS leaves it: 15 tapes under way, 300 rows that are nobody's business or an operator's.
 async fn left_by_atresys() -> Site {
-    let mut world = World::new().with_full_tapes(16).with_durations(10, 100);
+    let mut world = World::new().with_full_tapes(16);
     for number in 0..50 {
         world = world.with_tape(
             &format!("M{number:05}"),
@@ -87,7 +87,6 @@ async fn left_by_atresys() -> Site {
     site.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
     site.sql(TABLE).await;
     for (vid, stamps) in under_way() {
-        // Its repack has ended by the time it is looked at.
         brought(&site, &vid, stamps);
         atresys_enters(&site, &vid, "auto", stamps).await;
     }
