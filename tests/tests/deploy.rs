@@ -94,6 +94,8 @@ fn all_parse(line: &str, place: &str) -> usize {
 
 /// Lines of the code blocks, and what stands between backquotes elsewhere if it is more than a name.
 fn typed_in(document: &str) -> Vec<String> {
+    // Words that stand for one of several.
+    let document = document.replace(" STAGE", " start");
     let mut found = Vec::new();
     for (number, block) in document.split("```").enumerate() {
         if number % 2 == 1 {
