@@ -18,6 +18,8 @@ package_is_there() {
       found=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' || compgen -G '/usr/pgsql-*/bin/initdb' || command -v initdb) && [[ -n $found ]]
       ;;
     rabbitmq-server) [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] && command -v epmd >/dev/null ;;
+    systemd) command -v systemd-analyze >/dev/null ;;
+    rpm) command -v rpmbuild >/dev/null ;;
     util-linux) command -v setpriv >/dev/null && command -v setsid >/dev/null ;;
     ca-certificates) [[ -n ${SSL_CERT_FILE:-} || -e /etc/ssl/certs/ca-certificates.crt || -e /etc/pki/tls/certs/ca-bundle.crt ]] ;;
     libc6-dev) [[ -e /usr/include/stdlib.h ]] ;;
