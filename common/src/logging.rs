@@ -82,7 +82,9 @@ pub fn init(
         say(&format!("warning: no log is written to {}: {error}", path.display()));
     }
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let human = Human { date_format: logging.date_format.clone(), colour };
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let journal = stream.is_some_and(|stream| is_journal(&stream));
+    let human = Human { date_format: logging.date_format.clone(), colour, journal };
     let level = match (to_stderr_human, writable.is_ok()) {
         (true, _) => LevelFilter::TRACE,
         (false, false) => LevelFilter::WARN,
@@ -101,6 +103,11 @@ pub fn init(
         subscriber(filter, Json::new(program), to_file, human, level, move |line: Vec<u8>| people.write(line));
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(Guard { stderr: background, warns_on_stderr: level != LevelFilter::OFF })
+}
+
+/// Whether stderr is the journal's stream: systemd names it by device and inode, and a child may have another stderr.
+fn is_journal(stream: &str) -> bool {
+    rustix::fs::fstat(stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// The log file of a program.

@@ -139,6 +139,7 @@ impl Default for Metrics {
             for outcome in OUTCOMES {
                 let _ = metrics.tasks.get_or_create(&labels([("stage", stage.name), ("outcome", outcome)]));
             }
+            let _ = metrics.task_durations.get_or_create(&labels([("stage", stage.name), ("outcome", "done")]));
             for family in [&metrics.retries, &metrics.abandoned] {
                 let _ = family.get_or_create(&labels([("stage", stage.name)]));
             }

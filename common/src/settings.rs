@@ -199,8 +199,6 @@ pub struct Settings {
     pub broker: Option<Broker>,
     /// `cta-ops-repack-producer`.
     pub producer: Producer,
-    /// Mail to people; nobody unless it is asked for.
-    pub notify: Notify,
     /// `cta-ops-repack-worker`.
     pub worker: Worker,
 }
@@ -410,19 +408,6 @@ pub struct Producer {
     pub metrics_listen: Option<SocketAddr>,
     /// A file for the textfile collector of `node_exporter`, written at the end of every tick; none: none.
     pub metrics_textfile: Option<PathBuf>,
-}
-
-/// Who is told what needs a person, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notify {
-    /// Addresses; empty: nobody is told.
-    pub email: Vec<String>,
-    /// Who the mail is from; none: the mail system decides.
-    pub sender: Option<String>,
-    /// The least time between two mails.
-    pub min_interval: Duration,
-    /// The program that takes a mail on its standard input (`-t`).
-    pub sendmail: PathBuf,
 }
 
 /// `cta-ops-repack-worker`.

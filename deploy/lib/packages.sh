@@ -12,6 +12,8 @@
 package_is_there() {
   local found
   case "$1" in
+    # Its promtool.
+    prometheus) command -v promtool >/dev/null ;;
     gcc) command -v cc >/dev/null ;;
     git | jq | shellcheck | openssl | tmux) command -v "$1" >/dev/null ;;
     postgresql)

@@ -67,8 +67,16 @@ pub fn text(settings: &Settings) -> String {
             "mount_policy": priority.mount_policy,
             "default_dst_pool_prefix": priority.default_dst_pool_prefix,
         }))).collect::<Map<String, Value>>(),
-        "cta-ops-repack-producer": {"interval_secs": settings.producer.interval.as_secs_f64()},
-        "cta-ops-repack-worker": {"concurrency": settings.worker.concurrency, "stages": settings.worker.stages},
+        "cta-ops-repack-producer": {
+            "interval_secs": settings.producer.interval.as_secs_f64(),
+            "metrics_listen": settings.producer.metrics_listen,
+            "metrics_textfile": settings.producer.metrics_textfile,
+        },
+        "cta-ops-repack-worker": {
+            "concurrency": settings.worker.concurrency,
+            "stages": settings.worker.stages,
+            "metrics_listen": settings.worker.metrics_listen,
+        },
     });
     let mut set = |section: &str, key: &str, value: Option<Value>| {
         if let Some(value) = value {

@@ -99,7 +99,10 @@ fn tapes(plain: usize, keyset: Keyset) -> Vec<(Tape, Fate)> {
         ),
         (planned(Plan { fail_expansion: 1, ..Plan::default() }), begun(Mode::Error, "repack-failed", "failed")),
         (planned(Plan { late_files: 2, ..Plan::default() }), begun(Mode::Error, "files-left", "failed")),
-        (planned(Plan { disable_after: Some(3), ..Plan::default() }), begun(Mode::Auto, "repack-stalled", "stalled")),
+        (
+            planned(Plan { disable_after: Some(3), ..Plan::default() }),
+            begun(Mode::Auto, "disabled-by-drive", "stalled"),
+        ),
         (full(ROUND, 0).in_state(TapeState::Broken), refused("unexpected-state")),
         (writable, refused("not-full")),
         (in_quarantine, refused("checks-failed")),

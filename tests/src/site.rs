@@ -325,6 +325,9 @@ fn quick_settings(dir: &Path, database: &TestDatabase, split: bool) -> Settings 
         lease: Duration::from_secs(30),
         redispatch_after: Duration::from_secs(2),
         max_active_repacks: 10,
+        // All tests have one loopback address: whoever wants metrics asks for a port.
+        producer: common::settings::Producer { metrics_listen: None, ..base.producer.clone() },
+        worker: common::settings::Worker { metrics_listen: None, ..base.worker.clone() },
         ..base
     }
 }

@@ -205,11 +205,16 @@ fn thread_id() -> u64 {
 pub(super) struct Human {
     pub date_format: String,
     pub colour: bool,
+    /// A journal reads them: it keeps the time itself, and wants the priority in front.
+    pub journal: bool,
 }
 
 impl Human {
     /// Time, level, message, fields; nothing in it can leave the line or steer the terminal.
     pub fn line(&self, logged: Logged) -> Vec<u8> {
+        if self.journal {
+            return Human::for_journal(&logged);
+        }
         let mut time = String::new();
         if write!(time, "{}", logged.at.format(&self.date_format)).is_err() {
             time = logged.at.to_rfc3339();
@@ -226,18 +231,33 @@ impl Human {
             (false, Level::DEBUG) => "DEBUG",
             (false, Level::TRACE) => "TRACE",
         };
-        let mut line = format!("{} {level} {}", escaped(&time), escaped(&logged.message));
-        for (name, value) in &logged.fields {
-            let value = match value {
-                Value::String(text) => quoted(text),
-                other => other.to_string(),
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(line, " {name}={value}");
-        }
-        line.push('\n');
-        line.into_bytes()
+        ended(format!("{} {level} {}", escaped(&time), escaped(&logged.message)), &logged.fields)
     }
+
+    /// `<N>` is the priority of syslog, which `journalctl -p` chooses by.
+    fn for_journal(logged: &Logged) -> Vec<u8> {
+        let priority = match logged.level {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        ended(format!("<{priority}>{}", escaped(&logged.message)), &logged.fields)
+    }
+}
+
+/// The line with its fields.
+fn ended(mut line: String, fields: &Map<String, Value>) -> Vec<u8> {
+    for (name, value) in fields {
+        let value = match value {
+            Value::String(text) => quoted(text),
+            other => other.to_string(),
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(line, " {name}={value}");
+    }
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// In quotes where it would not read as one word.

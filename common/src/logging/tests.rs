@@ -17,7 +17,7 @@ fn keep(lines: &Kept) -> impl Fn(Vec<u8>) + Send + Sync + 'static {
 /// What is written to the file and to people while `work` runs.
 fn logged(filter: EnvFilter, colour: bool, work: impl FnOnce()) -> (Vec<String>, Vec<String>) {
     let (file, people) = (Kept::default(), Kept::default());
-    let human = Human { date_format: "%Y".to_owned(), colour };
+    let human = Human { date_format: "%Y".to_owned(), colour, journal: false };
     let subscriber =
         subscriber(filter, Json::new("cta-ops-test"), keep(&file), human, LevelFilter::TRACE, keep(&people));
     with_default(subscriber, work);
@@ -157,7 +157,7 @@ fn ours_is_logged_from_info_or_debug_and_theirs_from_warn_unless_the_environment
 
 #[test]
 fn a_date_format_that_cannot_be_used_costs_the_format_not_the_line() {
-    let human = Human { date_format: "%Q".to_owned(), colour: false };
+    let human = Human { date_format: "%Q".to_owned(), colour: false, journal: false };
     let event = lines::Logged {
         at: chrono::Local::now(),
         level: tracing::Level::INFO,
@@ -238,4 +238,18 @@ fn init_writes_the_file_of_the_program_and_refuses_a_second_time() {
     let line = text.lines().find(|line| line.contains("into the file")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(line).unwrap()["tapeVid"], "V01007");
     assert!(init("cta-ops-test", &settings, false, false).is_err());
+}
+
+#[test]
+fn a_journal_gets_the_priority_and_no_time_of_ours() {
+    let human = Human { date_format: "%Y".to_owned(), colour: true, journal: true };
+    let line = |level, message: &str| {
+        let fields = serde_json::Map::from_iter([("vid".to_owned(), "V01007".into())]);
+        let logged = super::lines::Logged { at: chrono::Local::now(), level, message: message.to_owned(), fields };
+        String::from_utf8(human.line(logged)).unwrap()
+    };
+    assert_eq!(line(Level::ERROR, "stopped"), "<3>stopped vid=V01007\n");
+    assert_eq!(line(Level::WARN, "a\n<0>b"), "<4>a\\n<0>b vid=V01007\n");
+    assert_eq!(line(Level::INFO, "moved"), "<6>moved vid=V01007\n");
+    assert_eq!(line(Level::DEBUG, "detail"), "<7>detail vid=V01007\n");
 }

@@ -8,6 +8,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Labels, code, gauges, labels};
 use crate::journey::{Mode, State};
+use crate::reason::Code;
 use crate::stages::{self, STAGES};
 
 /// Unfinished rows that are alike.
@@ -86,6 +87,15 @@ pub struct Picture {
 #[derive(Debug)]
 pub(super) struct Shown(pub Arc<Mutex<Option<Picture>>>);
 
+/// Reasons that the rules watch: always there, so that none of them is not the same as nobody asked.
+const WATCHED: [(&str, Code); 5] = [
+    ("start", Code::PendingTooLong),
+    ("start", Code::SiteTrouble),
+    ("end", Code::RepackStalled),
+    ("end", Code::DisabledByDrive),
+    ("reclaim", Code::TapeChanged),
+];
+
 /// The classes that are always there, so that a graph of them does not begin in the air.
 const CLASSES: [&str; 4] = ["due", "waiting", "retrying", "stalled"];
 
@@ -124,7 +134,8 @@ impl Picture {
             let stage = stages::after(group.state)?.name;
             (!group.code.is_empty()).then(|| labels([("stage", stage), ("code", code(&group.code))]))
         };
-        self.by(of, |group| group.tapes, |a, b| a + b, BTreeMap::new())
+        let watched = WATCHED.map(|(stage, code)| (labels([("stage", stage), ("code", code.name())]), 0));
+        self.by(of, |group| group.tapes, |a, b| a + b, watched.into())
     }
 }
 

@@ -119,7 +119,7 @@ pub const ALL: &[Described] = &[
         &["stage", "code"],
         "",
         Producer,
-        "Tapes before a stage whose row names this reason code; no series where there is none",
+        "Tapes before a stage whose row names this reason code; codes that the rules do not watch have a series only where there is such a tape",
     ),
     metric("cta_repack_slots", Gauge, &[], "", Producer, "The cap on active repacks (max_active_repacks)"),
     metric("cta_repack_slots_taken", Gauge, &[], "", Producer, "Active repacks: tapes that hold a slot"),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CtaAdmin, Database, Listing, Logging, Notify, Priorities, Priority, Producer, QuarantineState, RepackMode, Retry,
-    Scan, Secret, Settings, SslMode, TableName, Worker,
+    CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState, RepackMode, Retry, Scan,
+    Secret, Settings, SslMode, TableName, Worker,
 };
 
 /// The stages of a tape, in their order: what `cta-ops-repack-worker.stages` may name.
@@ -107,17 +107,6 @@ impl Default for Producer {
     }
 }
 
-impl Default for Notify {
-    fn default() -> Notify {
-        Notify {
-            email: Vec::new(),
-            sender: None,
-            min_interval: Duration::from_secs(3600),
-            sendmail: PathBuf::from("/usr/sbin/sendmail"),
-        }
-    }
-}
-
 impl Default for Worker {
     fn default() -> Worker {
         Worker { concurrency: 4, stages: STAGE_NAMES.map(str::to_owned).to_vec(), metrics_listen: Some(loopback(9188)) }
@@ -153,7 +142,6 @@ impl Default for Settings {
             redispatch_after: Duration::from_secs(900),
             broker: None,
             producer: Producer::default(),
-            notify: Notify::default(),
             worker: Worker::default(),
         }
     }

@@ -15,8 +15,8 @@ use super::problem::{Problem, shown};
 use super::section::{Found, Reader, Section, as_text, as_whole, near_miss};
 use super::yaml::{self, Kind, Map};
 use super::{
-    Broker, Certificates, CtaAdmin, Database, Listing, Logging, Notify, Priorities, Priority, Producer,
-    QuarantineState, RepackMode, Retry, Scan, Secret, Settings, SslMode, TableName, Worker,
+    Broker, Certificates, CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState,
+    RepackMode, Retry, Scan, Secret, Settings, SslMode, TableName, Worker,
 };
 
 /// The name of our section under `tools:`.
@@ -104,11 +104,6 @@ fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
     let (config, lib_to_pool_map) = root.section("tape", |tape| {
         (tape.optional_path("cta-admin_config", base.cta_admin.user_config.clone()), lib_to_pool_map(tape))
     });
-    let (cta_admin_program, sendmail) = root.section("binaries", |section| {
-        let program = section.text("cta-admin", &base.cta_admin.program.to_string_lossy());
-        let sendmail = section.text("sendmail", &base.notify.sendmail.to_string_lossy());
-        (PathBuf::from(program), PathBuf::from(sendmail))
-    });
     let settings = Settings {
         debug: root.flag("debug", base.debug),
         logging: root.section("logging", |section| logging(section, base.logging)),
@@ -156,7 +151,7 @@ fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
         stall: root.time("stall_hours", base.stall, (3600.0, "hours"), false),
         pending_limit: root.time("pending_limit_secs", base.pending_limit, SECONDS, false),
         settle: root.time("settle_secs", base.settle, SECONDS, false),
-        cta_admin: cta_admin(root, cta_admin_program, config, base.cta_admin),
+        cta_admin: cta_admin(root, config, base.cta_admin),
         lib_to_pool_map,
         retry: root.section("retry", |section| retry(section, base.retry)),
         lease: root.time("lease_secs", base.lease, SECONDS, false),
@@ -167,7 +162,6 @@ fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
             metrics_listen: listen(section, base.producer.metrics_listen),
             metrics_textfile: section.optional_path("metrics_textfile", base.producer.metrics_textfile),
         }),
-        notify: notify(root, sendmail, base.notify),
         worker: root.section("cta-ops-repack-worker", |section| worker(section, base.worker)),
     };
     between(root, &settings);
@@ -468,36 +462,11 @@ fn priority(section: &mut Section<'_, '_>) -> Priority {
     }
 }
 
-/// The list under `notify`; the mail program is where ATRESYS has it, under `binaries`.
-fn notify(root: &Section<'_, '_>, sendmail: PathBuf, base: Notify) -> Notify {
-    root.section("notify", |section| {
-        let expected = "a list of mail addresses, such as [tape-ops@example.org]";
-        let email = section.read("email", base.email, expected, |node| match &node.kind {
-            Kind::Null => Some(Vec::new()),
-            Kind::List(items) => items.iter().map(|item| as_text(item).filter(|text| is_address(text))).collect(),
-            _ => None,
-        });
-        let sender = section.read("sender", base.sender, "a mail address, or nothing", |node| match node.kind {
-            Kind::Null => Some(None),
-            _ => as_text(node).filter(|text| is_address(text)).map(Some),
-        });
-        let min_interval = section.time("min_interval_secs", base.min_interval, SECONDS, false);
-        Notify { email, sender, min_interval, sendmail }
-    })
-}
-
-/// One plain address: it stands in a header of the mail.
-fn is_address(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@.!#$%&'*+-/=?^_`{|}~".contains(c);
-    text.len() <= 254
-        && !text.starts_with('-')
-        && text.split('@').count() == 2
-        && !text.starts_with('@')
-        && !text.ends_with('@')
-        && text.chars().all(plain)
-}
-
-fn cta_admin(root: &Section<'_, '_>, program: PathBuf, config: Option<PathBuf>, base: CtaAdmin) -> CtaAdmin {
+fn cta_admin(root: &Section<'_, '_>, config: Option<PathBuf>, base: CtaAdmin) -> CtaAdmin {
+    let program = root.section("binaries", |section| {
+        section.ignore(&["sendmail"]);
+        PathBuf::from(section.text("cta-admin", &base.program.to_string_lossy()))
+    });
     root.section("cta_admin", |section| {
         let timeout = section.time("timeout_secs", base.timeout, SECONDS, false);
         let list_timeout = section.time("list_timeout_secs", base.list_timeout, SECONDS, false);

@@ -104,19 +104,18 @@ fn running(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
         Some(since) if later(since, case.settings.stall) <= case.now => {
             let Some(tape) = &seen.tape else { return Answer::Look(Look::Tape) };
             let state = tape.as_ref().map_or("unknown to CTA", |tape| tape.state.as_str());
-            let hint = if state == "REPACKING_DISABLED" {
-                format!("; 'cta-ops-repack-manager unstick {}' puts it back to REPACKING", case.tape.vid)
+            let (code, hint) = if state == "REPACKING_DISABLED" {
+                let hint = format!("; 'cta-ops-repack-manager unstick {}' puts it back to REPACKING", case.tape.vid);
+                (Code::DisabledByDrive, hint)
             } else {
-                "; see the drives, the destination pools and the repack buffer ('cta-admin showqueues')".to_owned()
+                let hint = "; see the drives, the destination pools and the repack buffer ('cta-admin showqueues')";
+                (Code::RepackStalled, hint.to_owned())
             };
             let text = format!(
                 "{done}, no progress since {}; the tape is {state}{hint}",
                 since.format("%Y-%m-%d %H:%M:%S UTC")
             );
-            Answer::NotYet(
-                Wait { why: Why::new(Code::RepackStalled, text), until: None, stalled: true },
-                Learned::default(),
-            )
+            Answer::NotYet(Wait { why: Why::new(code, text), until: None, stalled: true }, Learned::default())
         }
         _ => Answer::wait(Code::RepackRunning, done, None),
     }

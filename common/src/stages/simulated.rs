@@ -532,6 +532,18 @@ fn no_progress_for_the_stall_time_is_told_and_progress_ends_it() {
 }
 
 #[test]
+fn a_repack_that_stands_still_because_a_drive_disabled_the_tape_is_told_as_that() {
+    let mut journey = Journey::at(State::Started);
+    journey.cta.end("Running", |_| {});
+    assert_eq!(journey.code(), Code::RepackRunning);
+    journey.now += TimeDelta::hours(12);
+    journey.task.next = Next::Now;
+    journey.cta.tape().state = "REPACKING_DISABLED".to_owned();
+    assert_eq!(journey.code(), Code::DisabledByDrive);
+    assert_eq!(journey.task.outcome, Some(crate::task::Outcome::Stalled));
+}
+
+#[test]
 fn a_partial_selection_asks_for_round_after_round_until_all_is_moved() {
     let mut journey = Journey::at(State::Started);
     for round in 1..=3 {

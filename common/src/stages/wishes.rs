@@ -7,7 +7,7 @@ use crate::cta::command::{Command, Frontend};
 use crate::cta::reply;
 use crate::journey::State;
 use crate::reason::Code;
-use crate::task::Learned;
+use crate::task::{Learned, REFUSAL_GRACE};
 
 /// Repack again what is left: keep the old request in the history, remove it, and lead to a new one.
 pub(super) fn retry(case: &Case<'_>, seen: &Seen) -> Answer {
@@ -34,7 +34,7 @@ pub(super) fn retry(case: &Case<'_>, seen: &Seen) -> Answer {
 /// Give the tape back as it was: no request of ours, its state and its pool as at prepare.
 pub(super) fn give_back(case: &Case<'_>, seen: &Seen) -> Answer {
     let Some(tape) = &seen.tape else { return Answer::Look(Look::Tape) };
-    let Some(tape) = tape else { return case.unknown() };
+    let Some(tape) = tape else { return vanished(case) };
     if case.issued("reclaim") || case.tape.state() >= State::Reclaimed {
         return case.stop(Code::TapeChanged, "it has been reclaimed, or may have been: there is nothing to give back");
     }
@@ -51,6 +51,16 @@ pub(super) fn give_back(case: &Case<'_>, seen: &Seen) -> Answer {
         Some(request) => remove(case, request),
         None => as_it_was(case, tape),
     }
+}
+
+/// CTA does not know the tape. When it has said so for longer than it can be mistaken, nothing is left to be given back.
+fn vanished(case: &Case<'_>) -> Answer {
+    let said = case.task.reason.as_ref().is_some_and(|reason| reason.code == Code::TapeUnknown.name());
+    let since = case.task.memory.refused_since.filter(|_| said);
+    if since.is_none_or(|since| case.now - since < REFUSAL_GRACE) {
+        return case.unknown();
+    }
+    Answer::Done(Learned { notes: vec![(Code::TapeUnknown.name(), json!({"since": since}))], ..Learned::default() })
 }
 
 fn remove(case: &Case<'_>, request: &Request) -> Answer {

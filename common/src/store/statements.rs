@@ -186,8 +186,8 @@ impl Statements {
             holding: format!(
                 "SELECT k.tape, k.stage, k.epoch, k.slot_since, k.outcome, k.progress, k.progress_at, clock_timestamp() AS now, m.mode::text AS mode, \
                  (k.owner IS NOT NULL OR k.intent IS NOT NULL OR coalesce(k.settle_until > clock_timestamp(), false)) AS open, \
-                 (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} OR k.stage NOT IN ('start', 'end') \
-                  OR k.outcome = 'failed') AS idle \
+                 (m.tape IS NULL OR m.mode <> 'auto' OR m.finished IS NOT NULL OR {held} OR coalesce(k.stage NOT IN ('start', 'end'), true) \
+                  OR coalesce(k.outcome = 'failed', false)) AS idle \
                  FROM {task_table} k LEFT JOIN {t} m ON m.tape = k.tape WHERE k.slot_since IS NOT NULL"
             ),
             unwritten: format!("SELECT id, line::text FROM {statistic} WHERE written_at IS NULL ORDER BY id LIMIT 500"),
