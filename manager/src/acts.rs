@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use common::explain::ago;
 use common::journey::{self, Event, Mode, State};
+use common::reason::Code;
 use common::stages;
 use common::store::{HoldChange, Locked};
 use common::tape::{OddRow, Tape, Vid};
@@ -316,10 +317,16 @@ impl Case<'_> {
             format!("a tape that is {state} has no repack request to adopt")
         } else if accept_empty && state != State::Quarantined {
             format!("a tape that is {state} is not about to be reclaimed: there is nothing to accept")
+        } else if accept_empty && !self.stopped_because_of(Code::WrongPool) {
+            "it was not stopped for being empty in another pool: there is nothing to accept yet".to_owned()
         } else {
             return None;
         };
         Some(Judged::refused(why, format!("see {}", self.command("show"))))
+    }
+
+    fn stopped_because_of(&self, code: Code) -> bool {
+        self.task.has_stop() && self.task.reason.as_ref().is_some_and(|reason| reason.code == code.name())
     }
 
     /// In mode auto and not stopped.

@@ -219,3 +219,17 @@ async fn a_row_taken_over_in_the_middle_of_its_repack_takes_a_slot_over_the_limi
     }
     assert!(cta_sim::max_active(&site.journal()) <= 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_that_was_just_claimed_or_is_repacked_holds_its_slot_for_good_reason() {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    site.enter(&["V01001"]).await;
+    site.bring(&["V01001"], State::Started).await;
+    for outcome in ["NULL", "'waiting'"] {
+        site.sql(&format!("UPDATE repack_status_task SET slot_since = now(), outcome = {outcome}")).await;
+        let holding = site.store().holding().await.expect("the slots");
+        assert_eq!(holding.iter().map(|row| row.idle).collect::<Vec<_>>(), [false], "outcome {outcome}");
+    }
+    site.sql("UPDATE repack_status_task SET outcome = 'failed'").await;
+    assert!(site.store().holding().await.expect("the slots")[0].idle);
+}

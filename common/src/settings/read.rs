@@ -560,7 +560,11 @@ fn broker(root: &Section<'_, '_>, around: &Around<'_>) -> Option<Broker> {
         if let Some((key, _)) = named.iter().find(|(_, file)| file.is_some())
             && url.starts_with("amqp://")
         {
-            section.error_at(key, "", "is for TLS, but broker.url begins with amqp:// and goes without: write amqps://");
+            section.error_at(
+                key,
+                "",
+                "is for TLS, but broker.url begins with amqp:// and goes without: write amqps://",
+            );
         }
         Broker {
             url,

@@ -84,7 +84,7 @@ fn the_example_with_every_key_uncommented_is_good_and_each_of_them_counts() {
     assert_eq!(full.warnings, []);
     let settings = full.settings;
     let broker = settings.broker.unwrap();
-    assert_eq!(broker.url, "amqp://atresys@localhost:5672/atresys");
+    assert_eq!(broker.url, "amqps://atresys@localhost:5671/atresys");
     let tls = ["rabbitmq-ca.pem", "rabbitmq-client.pem", "rabbitmq-client.key"]
         .map(|name| Some(PathBuf::from("/etc/cta-ops").join(name)));
     assert_eq!([broker.tls.sslrootcert, broker.tls.sslcert, broker.tls.sslkey], tls);
@@ -303,6 +303,10 @@ fn every_value_that_cannot_be_used_is_named_with_key_value_and_what_was_expected
         ("database: {repack_table_name: 'a\"b'}", "database.repack_table_name is \"a\"b\": expected a table name"),
         ("database: {sslmode: always}", "database.sslmode is \"always\": expected disable or prefer or"),
         ("database: {sslcert: /c}", "database.sslcert: expected sslcert and sslkey together"),
+        (
+            "broker: {url: 'amqp://h', sslrootcert: /ca}",
+            "broker.sslrootcert: is for TLS, but broker.url begins with amqp://",
+        ),
         ("broker: {url: 'amqps://h', sslkey: /k}", "broker.sslkey: expected sslcert and sslkey together"),
         ("broker: {url: 'amqps://h', sslrootcert: ca.pem}", "broker.sslrootcert is \"ca.pem\": expected a path"),
         (

@@ -53,7 +53,7 @@ fn ours(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
                 "CTA could not expand the repack request (archive routes, storage classes, repack buffer?): its daemon's log has the reason".to_owned()
             } else {
                 format!(
-                    "{lost} files could not be read and {unwritten} copies could not be written; {} of {} copies are safe on other tapes",
+                    "{lost} files could not be read and {unwritten} copies could not be written; {} of the {} copies of this request are safe on other tapes",
                     repack.archived_files, repack.total_files_to_archive
                 )
             };

@@ -663,6 +663,25 @@ fn giving_back_undoes_what_was_done_from_everywhere_before_the_reclaim() {
 }
 
 #[test]
+fn a_tape_that_cta_has_not_known_for_long_has_nothing_to_be_given_back() {
+    let mut journey = Journey::at(State::Started);
+    journey.cta.tape = None;
+    journey.cta.request = None;
+    journey.want(Wanted::GiveBack);
+    journey.commands.clear();
+    let begun = journey.now;
+    for turn in 0.. {
+        assert!(turn < 20);
+        match journey.deliver() {
+            Counted::Done => break,
+            waits => assert!(matches!(waits, Counted::NotYet(ref why) if why.code == Code::TapeUnknown), "{waits:?}"),
+        }
+    }
+    assert!(journey.now - begun >= crate::task::REFUSAL_GRACE);
+    assert!(journey.gone && journey.commands.is_empty());
+}
+
+#[test]
 fn giving_back_waits_out_the_pending_state_and_leaves_repacking_disabled() {
     let mut journey = Journey::new();
     journey.cta.pends = true;

@@ -399,7 +399,8 @@ async fn act(
     };
     seen.retain(|message| !gone.contains(&message.id));
     if let Err(error) = carried_out {
-        for asked in asked.iter().filter(|asked| asked.found.first().is_some_and(|message| gone.contains(&message.id))) {
+        for asked in asked.iter().filter(|asked| asked.found.first().is_some_and(|message| gone.contains(&message.id)))
+        {
             desk.remark(&format!("{}: done before it failed: {}", asked.id, asked.what()));
         }
         // With the connection what is in hand goes back by itself.

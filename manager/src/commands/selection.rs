@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use common::reason::Kept;
 use common::journey::{Mode, Stamps};
+use common::reason::Kept;
 use common::store::{Overview, Store, StoreError};
 use common::tape::{OddRow, Tape, Vid};
 use common::task::{Control, Ground, Hold, Task, Wanted};
