@@ -145,6 +145,14 @@ async fn tapes_go_all_the_way_and_are_given_back_with_the_rights_of_a_worker_and
     site.bring(&["V01001", "V01002"], State::Started).await;
     site.enter(&["V01003"]).await;
 
+    for role in [&roles.worker, &roles.operator] {
+        as_role(&mut site, role);
+        let checked = Ran::of(site.command(MANAGER).args(["check-env", "--json"])).json();
+        let rights = checked.as_array().unwrap().iter().find(|check| check["check"] == "database-rights").unwrap();
+        assert_eq!(rights["result"], "ok", "{role}: {rights}");
+        Ran::of(site.command(MANAGER).args(["import", "--dry-run"])).ended(0);
+    }
+
     as_role(&mut site, &roles.operator);
     let manager = |site: &Site, words: &[&str]| Ran::of(site.command(MANAGER).args(words));
     for words in [

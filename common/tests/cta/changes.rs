@@ -151,7 +151,7 @@ fn the_limit_holds_although_the_worker_was_killed() {
     worker.kill().unwrap();
     worker.wait().unwrap();
     until_all_are_gone(reader);
-    assert!(!lives(&pid));
+    until_gone(&pid);
     until_gone(&guard);
 }
 
