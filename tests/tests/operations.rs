@@ -2,8 +2,6 @@
 //!
 //! `REPACK_TEST_WRITE=1 tests/run -p journeys --test operations` writes it anew.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
-
 use common::journey::{Mode, State};
 use cta_sim::World;
 use cta_sim::world::Plan;

@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`run`] | one seed: the scheduler, the faults, the end |
+//! | [`mod@run`] | one seed: the scheduler, the faults, the end |
 //! | [`world`] | clock, processes, what they share |
 //! | [`profile`] | what a seed is like |
 //! | [`database`], [`broker`], [`cta`], [`admin`] | the models |
