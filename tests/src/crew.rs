@@ -1,5 +1,7 @@
 //! Our programs as processes of their own, kept running like a service manager does, while a test kills, stops and ends them.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,14 +17,18 @@ pub const WORKER: &str = "cta-ops-repack-worker";
 /// As many processes of a kind as may be there at once, those that are stopped included.
 const MOST: usize = 24;
 
+/// Bytes of what the programs said that a test that fails shows.
+const SHOWN: usize = 16 * 1024;
+
 /// Processes of one kind: as many as wanted are always running; one that ended is started again, and beside one that is
-/// stopped runs another. All end when this is dropped.
+/// stopped runs another. All end when this is dropped, also with the test; what they said last is shown if it failed.
 #[derive(Debug)]
 pub struct Crew {
     wanted: usize,
     command: Command,
     members: Vec<Child>,
     started: usize,
+    said: File,
     /// How those ended that ended.
     pub ended: Vec<ExitStatus>,
 }
@@ -32,9 +38,11 @@ impl Crew {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn of(wanted: usize, mut command: Command) -> Crew {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut crew = Crew { wanted, command, members: Vec::new(), started: 0, ended: Vec::new() };
+    pub fn of(wanted: usize, command: Command) -> Crew {
+        let mut command = mortal(&command);
+        let said = tempfile::tempfile().expect("a file for what they say");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut crew = Crew { wanted, command, members: Vec::new(), started: 0, said, ended: Vec::new() };
         crew.keep();
         crew
     }
@@ -74,6 +82,7 @@ impl Crew {
         });
         let mut running = self.members.iter().filter(|child| !is_stopped(child.id())).count();
         while running < self.wanted && self.members.len() < MOST {
+            self.command.stderr(self.said.try_clone().expect("a file"));
             self.members.push(self.command.spawn().expect("the program is started"));
             self.started += 1;
             running += 1;
@@ -98,6 +107,19 @@ impl Crew {
     /// How many ended by themselves with another exit code than 0.
     pub fn failed(&self) -> usize {
         self.ended.iter().filter(|status| status.code().is_some_and(|code| code != 0)).count()
+    }
+
+    /// What they wrote to standard error so far.
+    pub fn said(&self) -> String {
+        let mut said = Vec::new();
+        let mut at = 0;
+        let mut part = [0; 8192];
+        // The place where they write is theirs.
+        while let Ok(read @ 1..) = self.said.read_at(&mut part, at) {
+            said.extend_from_slice(&part[..read]);
+            at += read as u64;
+        }
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// Tells all to end, and waits until they have finished what they had in hand.
@@ -132,7 +154,28 @@ impl Drop for Crew {
             let _ = child.kill();
             let _ = child.wait();
         }
+        if std::thread::panicking() {
+            let mut said = self.said();
+            let from = (0..said.len()).find(|at| said.len() - at <= SHOWN && said.is_char_boundary(*at));
+            eprintln!("{:?} said last:\n{}", self.command, said.split_off(from.unwrap_or_default()));
+        }
     }
+}
+
+/// The same program, which dies with the thread that starts it: a test that is killed leaves nobody behind.
+fn mortal(command: &Command) -> Command {
+    let mut mortal = Command::new("setpriv");
+    mortal.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => mortal.env(name, value),
+            None => mortal.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        mortal.current_dir(directory);
+    }
+    mortal
 }
 
 /// Sends a signal to a process that we started; one that is gone is no failure.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::broker::{Consumer, Source, Topology};
 use common::journey::{Mode, State};
 use common::stages::STAGES;
 use cta_sim::{Action, Kind, Order, World};
@@ -149,6 +150,58 @@ async fn a_broker_that_fills_up_loses_patience_forgets_or_refuses_delays_the_tap
     vhost_deleted(&mut ground).await;
     wiped(&mut ground).await;
     ground.end().await;
+}
+
+/// A broker that is killed just after it made a quorum queue may not know afterwards that it leads it: the queue is there, and
+/// answers nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_leader_holds_up_its_own_stage_and_nothing_else() {
+    let mut rabbit = Rabbit::start();
+    let broker = rabbit.broker(&rabbit.address());
+    let topology = Topology::new(&broker.prefix, STAGES.map(|stage| stage.name)).unwrap();
+    let queue = Ground::queue("finish");
+    // The last queue that was made.
+    topology.declare(&broker, "a test").await.unwrap();
+    rabbit.kill();
+    rabbit.resume();
+    topology.declare(&broker, "a test").await.unwrap();
+    let consumer = Consumer::connect(&broker, &topology, &STAGES.map(|stage| stage.name.to_owned()), 1, "a test").await;
+    let consumer = consumer.unwrap();
+    assert_eq!(consumer.silent(), [Source::Stage("finish".to_owned())], "the fault did not happen");
+    consumer.close().await;
+
+    let mut site = Site::new(World::new().with_full_tapes(2).with_durations(20, 100)).await;
+    site.settings.broker = Some(broker);
+    site.settings.producer.interval = Duration::from_millis(200);
+    let mut workers = Crew::workers(&site, 1, "");
+    let mut producers = Crew::producers(&site, 1, "");
+    site.enter(&["V01001", "V01002"]).await;
+    for vid in ["V01001", "V01002"] {
+        reaches(&site, vid, State::Reclaimed).await;
+    }
+
+    // As the worker says.
+    rabbit.ctl(&["delete_queue", &queue]);
+    for vid in ["V01001", "V01002"] {
+        reaches(&site, vid, State::Finished).await;
+    }
+    workers.keep();
+    producers.keep();
+    assert!(workers.ended.is_empty() && producers.ended.is_empty());
+    let said = workers.said();
+    assert!(said.contains("no tasks of stage finish are taken, the others go on"), "{said}");
+    assert!(said.contains(&format!("rabbitmqctl delete_queue '{queue}'")), "{said}");
+    workers.end();
+    producers.end();
+    all_finished(&site, &["V01001".to_owned(), "V01002".to_owned()]).await.none();
+}
+
+async fn reaches(site: &Site, vid: &str, state: State) {
+    let begun = Instant::now();
+    while site.at(vid).await != (state, Mode::Auto) {
+        assert!(begun.elapsed() < PATIENCE, "{vid}: {:?}, {:?}", site.at(vid).await, site.why(vid).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn killed_while_idle(ground: &mut Ground) {

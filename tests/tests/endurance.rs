@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use common::journey::{Mode, State};
+use common::stages::STAGES;
 use common::store::Overview;
 use cta_sim::World;
 use journeys::chance::everything;
@@ -14,6 +15,7 @@ use journeys::crew::{Crew, WORKER, cpu_secs};
 use journeys::private::{Postgres, Rabbit};
 use journeys::shots::tell;
 use journeys::site::{PATIENCE, Site, all_at_rest};
+use journeys::steps::until;
 
 /// Tapes for each outage, some of them in the middle of something when it begins.
 const TAPES: usize = 6;
@@ -49,6 +51,16 @@ impl Load {
         command.args(["--concurrency", "2"]);
         let workers = Crew::of(3, command);
         let producers = Crew::producers(&site, 1, "");
+        // A queue that was made this moment may not survive the broker's death: that is another fault.
+        until("all workers consume", || {
+            let queues = rabbit.api("GET", "/api/queues/%2F", None);
+            let stages = queues.as_array().into_iter().flatten().filter(|queue| {
+                let of_stage = queue["name"].as_str().is_some_and(|name| name.contains(".stage."));
+                of_stage && queue["consumers"] == 3
+            });
+            stages.count() == STAGES.len()
+        })
+        .await;
         Load { site, workers, producers, rabbit, postgres, said: String::new() }
     }
 

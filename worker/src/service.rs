@@ -37,6 +37,9 @@ const CLEANING: Duration = Duration::from_secs(3600);
 /// Finishing what is in hand may take as long as a delivery: whoever stops us has a limit of their own.
 const LONGEST_END: Duration = Duration::from_secs(24 * 3600);
 
+/// Asking CTA and silent queues whether they answer again has limits of its own, far below this.
+const LONGEST_PROBE: Duration = Duration::from_secs(600);
+
 /// How a program is told to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shutdown {
@@ -111,7 +114,7 @@ pub async fn run(store: Store, cta: Cta, options: Options, shutdown: watch::Rece
             End::Asked => break,
             End::Broker(error) if error.is_final() && !(connected && matches!(error, BrokerError::Settings(_))) => {
                 // What is in hand still comes to its end.
-                finish(hands, shutdown, stop_now).await;
+                notify::manager().during(LONGEST_END, finish(hands, shutdown, stop_now)).await;
                 return Err(error.into());
             }
             End::Broker(error) => {
@@ -199,10 +202,25 @@ struct Service {
     options: Options,
 }
 
-/// A stage that this host has left because of site trouble, until a probe says otherwise.
+/// What this host does not take tasks of, until a probe says otherwise.
 struct Left {
+    /// Its queue does not answer; otherwise the site is in trouble.
+    silent: bool,
     delays: Delays,
     probe_at: Instant,
+}
+
+impl Left {
+    fn new(silent: bool, settings: &Settings) -> Left {
+        let longest = settings.retry.max_delay.min(Duration::from_secs(300));
+        let mut delays = Delays::new(settings.retry.first_delay, longest);
+        let probe_at = Instant::now() + delays.next_delay();
+        Left { silent, delays, probe_at }
+    }
+
+    fn later(&mut self) {
+        self.probe_at = Instant::now() + self.delays.next_delay();
+    }
 }
 
 impl Service {
@@ -227,11 +245,18 @@ impl Service {
         *connected = true;
         let publisher = Arc::new(publisher);
         let (tell, mut told) = mpsc::unbounded_channel();
-        let mut left: HashMap<String, Left> = HashMap::new();
+        let mut left: HashMap<Source, Left> = HashMap::new();
         let metrics = self.store.metrics();
         metrics.set("broker", Ok(()));
         for stage in &self.options.stages {
             metrics.set(&format!("stage {stage}"), Ok(()));
+        }
+        metrics.set(&named(&Source::Dead), Ok(()));
+        for source in consumer.silent() {
+            let why = consumer.why_silent(source);
+            error!("no tasks of {} are taken, the others go on: {why}", named(source));
+            metrics.set(&named(source), Err(&why));
+            left.insert(source.clone(), Left::new(true, &self.settings));
         }
         let mut beat = tokio::time::interval(BEAT);
         loop {
@@ -256,28 +281,25 @@ impl Service {
                 }
                 Some(news) = told.recv() => match news {
                     Told::Database(why) => return End::Database(why),
-                    Told::Fine(stage) => if let Some(left) = left.get_mut(&stage) { left.delays.reset() },
-                    Told::Site(stage, why) => if let Entry::Vacant(vacant) = left.entry(stage) {
-                        let stage = vacant.key();
+                    Told::Fine(stage) => if let Some(left) = left.get_mut(&Source::Stage(stage)) { left.delays.reset() },
+                    Told::Site(stage, why) => if let Entry::Vacant(vacant) = left.entry(Source::Stage(stage.clone())) {
                         error!(stage, "stage {stage} is left alone on this host, the others go on: {why}");
                         metrics.set(&format!("stage {stage}"), Err(&format!("left alone, the site is in trouble: {why}")));
-                        if let Err(error) = consumer.leave(stage).await { return End::Broker(error) }
-                        let longest = self.settings.retry.max_delay.min(Duration::from_secs(300));
-                        let mut delays = Delays::new(self.settings.retry.first_delay, longest);
-                        let probe_at = Instant::now() + delays.next_delay();
-                        vacant.insert(Left { delays, probe_at });
+                        if let Err(error) = consumer.leave(&stage).await { return End::Broker(error) }
+                        vacant.insert(Left::new(false, &self.settings));
                     },
                 },
                 _ = beat.tick() => {}
                 () = probe => {
-                    if let Err(error) = self.probe(&mut consumer, &mut left).await { return End::Broker(error) }
+                    let probe = self.probe(&mut consumer, &mut left);
+                    if let Err(error) = notify::manager().during(LONGEST_PROBE, probe).await { return End::Broker(error) }
                 }
                 Some(_) = hands.join_next(), if !hands.is_empty() => {}
                 () = notify::manager().pause() => {}
                 arrived = consumer.next() => match arrived {
                     Err(error) => return End::Broker(error),
                     Ok(delivery) => match delivery.source.clone() {
-                        Source::Stage(stage) if left.contains_key(&stage) => {
+                        source @ Source::Stage(_) if left.contains_key(&source) => {
                             if let Err(error) = delivery.give_back().await { return End::Broker(error) }
                         }
                         Source::Stage(stage) => {
@@ -310,24 +332,55 @@ impl Service {
         Ok((consumer, publisher))
     }
 
-    /// Takes up again the stages whose time has come, if CTA answers.
-    async fn probe(&self, consumer: &mut Consumer, left: &mut HashMap<String, Left>) -> Result<(), BrokerError> {
+    /// Takes up again what its time has come for: a stage if CTA answers, a queue if it does.
+    async fn probe(&self, consumer: &mut Consumer, left: &mut HashMap<Source, Left>) -> Result<(), BrokerError> {
         let now = Instant::now();
-        let due: Vec<String> =
-            left.iter().filter(|(_, left)| left.probe_at <= now).map(|(stage, _)| stage.clone()).collect();
-        let answers =
-            self.cta.version(Frontend::User).await.is_ok() && self.cta.version(Frontend::Repack).await.is_ok();
-        for stage in due {
-            if answers {
-                info!(stage, "CTA answers: stage {stage} is taken up again");
-                consumer.join(&stage).await?;
-                self.store.metrics().set(&format!("stage {stage}"), Ok(()));
-                left.remove(&stage);
-            } else if let Some(left) = left.get_mut(&stage) {
-                left.probe_at = Instant::now() + left.delays.next_delay();
+        let due: Vec<Source> =
+            left.iter().filter(|(_, left)| left.probe_at <= now).map(|(source, _)| source.clone()).collect();
+        let mut cta_answers = None;
+        for source in due {
+            let Some(left_there) = left.get_mut(&source) else { continue };
+            if !left_there.silent {
+                let answers = match cta_answers {
+                    Some(answers) => answers,
+                    None => self.cta_answers().await,
+                };
+                cta_answers = Some(answers);
+                if !answers {
+                    left_there.later();
+                    continue;
+                }
+            }
+            let (what, metrics) = (named(&source), self.store.metrics());
+            if consumer.join(&source).await? {
+                let whom = if left_there.silent { "its queue" } else { "CTA" };
+                info!("{whom} answers: {what} is taken up again");
+                metrics.set(&what, Ok(()));
+                left.remove(&source);
+            } else {
+                let why = consumer.why_silent(&source);
+                if !left_there.silent {
+                    error!("no tasks of {what} are taken, the others go on: {why}");
+                }
+                metrics.set(&what, Err(&why));
+                left_there.silent = true;
+                left_there.later();
             }
         }
         Ok(())
+    }
+
+    /// Both front ends, whichever the stage needs.
+    async fn cta_answers(&self) -> bool {
+        self.cta.version(Frontend::User).await.is_ok() && self.cta.version(Frontend::Repack).await.is_ok()
+    }
+}
+
+/// `stage start`, or `the dead letters`.
+fn named(source: &Source) -> String {
+    match source {
+        Source::Stage(stage) => format!("stage {stage}"),
+        Source::Dead => "the dead letters".to_owned(),
     }
 }
 

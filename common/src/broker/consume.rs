@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
 use lapin::options::{
@@ -11,12 +13,16 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, BasicProperties, Channel};
+use tokio::sync::watch;
 
 use super::error::BrokerError;
 use super::link::{Link, PATIENCE, connection_name, host, within};
 use super::task::{is_stage_name, printable};
 use super::topology::{Topology, short};
 use crate::settings;
+
+/// How much longer than another a queue may take to answer: what the others deliver waits meanwhile.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Receives deliveries over a connection of its own, with one channel for each stage and one for dead letters.
 ///
@@ -28,6 +34,8 @@ pub struct Consumer {
     arriving: SelectAll<BoxStream<'static, Arrival>>,
     /// Sources left on purpose: the end of their streams is no failure.
     left: HashSet<Source>,
+    /// Sources whose queues did not answer.
+    silent: Vec<Source>,
     topology: Topology,
     prefetch: u16,
     stopped: bool,
@@ -41,6 +49,19 @@ enum Arrival {
     Failed(String, lapin::Error),
     /// The queue.
     Ended(String),
+}
+
+/// How the beginning of a queue's consumer went.
+enum Begun {
+    Consuming {
+        source: Source,
+        channel: Channel,
+        tag: ShortString,
+        arriving: BoxStream<'static, Arrival>,
+    },
+    /// The queue did not answer in time.
+    Silent(Source, BrokerError),
+    Failed(BrokerError),
 }
 
 /// Which queue a delivery came from.
@@ -99,8 +120,11 @@ impl Consumer {
     /// Connects and begins to consume the queues of these stages and the dead-letter queue, with at most `prefetch` (at least 1)
     /// unanswered deliveries of each. `app` is the program's name. Expects the topology to be declared.
     ///
+    /// A quorum queue without a leader does not answer while the others do: it holds up nothing but itself, see
+    /// [`Consumer::silent`].
+    ///
     /// # Errors
-    /// As [`Link::connect`], and when a queue is missing or may not be read.
+    /// As [`Link::connect`], when a queue is missing or may not be read, and when none answers.
     pub async fn connect(
         broker: &settings::Broker,
         topology: &Topology,
@@ -120,15 +144,42 @@ impl Consumer {
             channels: Vec::new(),
             arriving: SelectAll::new(),
             left: HashSet::new(),
+            silent: Vec::new(),
             topology: topology.clone(),
             prefetch: prefetch.max(1),
             stopped: false,
         };
         let sources = stages.iter().cloned().map(Source::Stage).chain([Source::Dead]);
-        for source in sources {
-            consumer.add(source).await?;
+        let prefetch = consumer.prefetch;
+        let answered = watch::Sender::new(false);
+        let begin = |source| begin(&consumer.link, topology, prefetch, source, &answered);
+        let begun: Vec<_> = join_all(sources.map(begin)).await;
+        if let Some(Begun::Silent(_, error)) = begun.first()
+            && begun.iter().all(|one| matches!(one, Begun::Silent(..)))
+        {
+            return Err(error.clone());
+        }
+        for one in begun {
+            consumer.take(one)?;
         }
         Ok(consumer)
+    }
+
+    /// The queues that did not answer when they were to be consumed, although others did. [`Consumer::join`] tries again.
+    pub fn silent(&self) -> &[Source] {
+        &self.silent
+    }
+
+    /// What to tell a person about a queue that does not answer.
+    pub fn why_silent(&self, source: &Source) -> String {
+        let queue = source.queue(&self.topology);
+        format!(
+            "queue '{queue}' at {} does not answer while others do: it has no leader, because nodes of the broker are away, or \
+             because the broker was killed just after the queue was made; see rabbitmq-diagnostics check_if_node_is_quorum_critical and \
+             rabbitmq-queues quorum_status '{queue}'; if all nodes are there and it stays like this, delete the queue (rabbitmqctl \
+             delete_queue '{queue}'): it is made again, and what it held is published again",
+            self.at()
+        )
     }
 
     /// Stops consuming one stage; the others go on. What had arrived already still comes out of [`Consumer::next`]: give it back.
@@ -148,31 +199,32 @@ impl Consumer {
         Ok(())
     }
 
-    /// Consumes a stage again after [`Consumer::leave`].
+    /// Consumes again what was left ([`Consumer::leave`]) or did not answer ([`Consumer::silent`]). False: the queue does not
+    /// answer.
     ///
     /// # Errors
     /// When the connection fails, or the queue is missing or may not be read.
-    pub async fn join(&mut self, stage: &str) -> Result<(), BrokerError> {
-        let source = Source::Stage(stage.to_owned());
-        if self.left.remove(&source) {
-            self.add(source).await?;
+    pub async fn join(&mut self, source: &Source) -> Result<bool, BrokerError> {
+        let silent = self.silent.iter().position(|silent| silent == source).map(|at| self.silent.swap_remove(at));
+        if !self.left.remove(source) && silent.is_none() {
+            return Ok(true);
         }
-        Ok(())
+        let answered = watch::Sender::new(true);
+        let begun = begin(&self.link, &self.topology, self.prefetch, source.clone(), &answered).await;
+        let answers = !matches!(begun, Begun::Silent(..));
+        self.take(begun)?;
+        Ok(answers)
     }
 
-    async fn add(&mut self, source: Source) -> Result<(), BrokerError> {
-        let queue = source.queue(&self.topology);
-        let doing = format!("consuming queue '{queue}'");
-        let channel = self.link.channel(&doing).await?;
-        // Before the consumer: without it the client would take the whole queue into memory.
-        self.link.within(&doing, channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
-        let tag = short(&format!("{}:{}:{}", host(), std::process::id(), source.label()));
-        let consume =
-            channel.basic_consume(short(&queue), tag.clone(), BasicConsumeOptions::default(), FieldTable::default());
-        let stream = self.link.within(&doing, consume).await?;
-        self.channels.push((source.clone(), channel, tag));
-        let at = self.link.at().to_owned();
-        self.arriving.push(arrivals(stream, source, queue, at));
+    fn take(&mut self, begun: Begun) -> Result<(), BrokerError> {
+        match begun {
+            Begun::Consuming { source, channel, tag, arriving } => {
+                self.channels.push((source, channel, tag));
+                self.arriving.push(arriving);
+            }
+            Begun::Silent(source, _) => self.silent.push(source),
+            Begun::Failed(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -249,6 +301,66 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("at", &self.at()).field("stopped", &self.stopped).finish_non_exhaustive()
+    }
+}
+
+/// Begins to consume one queue. `answered`: whether any queue has answered.
+async fn begin(
+    link: &Link,
+    topology: &Topology,
+    prefetch: u16,
+    source: Source,
+    answered: &watch::Sender<bool>,
+) -> Begun {
+    let queue = source.queue(topology);
+    let doing = format!("consuming queue '{queue}'");
+    let begin = async {
+        let channel = link.channel(&doing).await?;
+        // Before the consumer: without it the client would take the whole queue into memory.
+        link.within(&doing, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        Ok(channel)
+    };
+    let channel = match begin.await {
+        Ok(channel) => channel,
+        Err(error) => return Begun::Failed(error),
+    };
+    let tag = short(&format!("{}:{}:{}", host(), std::process::id(), source.label()));
+    let consume =
+        channel.basic_consume(short(&queue), tag.clone(), BasicConsumeOptions::default(), FieldTable::default());
+    let answer = tokio::select! {
+        answer = consume => Some(answer),
+        () = silence(answered.subscribe()) => None,
+    };
+    if answer.is_some() {
+        answered.send_replace(true);
+    }
+    match answer {
+        None => {
+            // Should the answer come later, nothing is to be delivered to nobody.
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PATIENCE, channel.close(200, "given up".into())).await;
+            });
+            Begun::Silent(source, BrokerError::late(&doing, link.at(), PATIENCE))
+        }
+        Some(Err(error)) => Begun::Failed(link.error(&error, &doing)),
+        Some(Ok(stream)) => {
+            let arriving = arrivals(stream, source.clone(), queue, link.at().to_owned());
+            Begun::Consuming { source, channel, tag, arriving }
+        }
+    }
+}
+
+/// Ends when a queue has been silent for too long.
+async fn silence(mut answered: watch::Receiver<bool>) {
+    let beside_others = async {
+        if answered.wait_for(|answered| *answered).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = beside_others => {}
+        () = tokio::time::sleep(PATIENCE) => {}
     }
 }
 
