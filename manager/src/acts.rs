@@ -317,7 +317,7 @@ impl Case<'_> {
             format!("a tape that is {state} has no repack request to adopt")
         } else if accept_empty && state != State::Quarantined {
             format!("a tape that is {state} is not about to be reclaimed: there is nothing to accept")
-        } else if accept_empty && !self.stopped_because_of(Code::WrongPool) {
+        } else if accept_empty && !self.task.memory.accept_empty && !self.stopped_because_of(Code::WrongPool) {
             "it was not stopped for being empty in another pool: there is nothing to accept yet".to_owned()
         } else {
             return None;

@@ -14,6 +14,9 @@ use crate::output::{clean, iso};
 /// A site that was ticked no longer ago than this is taken to be ticked, whatever the interval: cron jobs often run once an hour.
 const USUAL: TimeDelta = TimeDelta::hours(2);
 
+/// The same where a producer ticks all the time.
+const SOON: TimeDelta = TimeDelta::minutes(10);
+
 /// The most slot holders that are named.
 const NAMED: usize = 5;
 
@@ -95,7 +98,9 @@ fn ticks(site: &SiteView, settings: &Settings) -> Vec<Remark> {
     let Some(newest) = newest(site) else { return Vec::new() };
     let mut lines = Vec::new();
     let interval = TimeDelta::from_std(settings.producer.interval).unwrap_or(USUAL);
-    let usual = USUAL.max(interval * 3);
+    // With a broker there is a producer that runs, not a cron job that comes now and then.
+    let least = if settings.broker.is_some() { SOON } else { USUAL };
+    let usual = least.max(interval * 3);
     if site.now - newest.at > usual {
         lines.push(remark(
             format!("no tick for {}: does a producer, or a cron job, run?", ago(site.now - newest.at)),
@@ -194,6 +199,16 @@ mod tests {
         }
         let lines = told(&one, &slots(), &[]);
         assert_eq!(lines[1..], ["stage reclaim was last ticked 2d ago", "stage finish was never ticked"]);
+        // A producer that runs is missed sooner than a cron job.
+        let mut settings = Settings::default();
+        settings.broker = Some(common::settings::Broker {
+            url: "amqp://host".to_owned(),
+            password: None,
+            prefix: "atresys".to_owned(),
+            tls: Default::default(),
+        });
+        let lines = |minutes| heading(&site(minutes), &slots(), &[], &settings).len();
+        assert_eq!((lines(10), lines(11)), (1, 2));
         let never = SiteView { ticks: Some(Vec::new()), ..site(1) };
         assert!(told(&never, &slots(), &[])[0].contains("no tick is recorded"));
         let old = SiteView { ticks: None, ..site(1) };

@@ -444,6 +444,8 @@ async fn a_tape_that_somebody_emptied_and_moved_is_accepted_when_an_operator_say
     assert_eq!(site.at(VID).await, (State::Quarantined, Mode::Error));
     assert!(site.why(VID).await.1.contains("--accept-empty"), "{:?}", site.why(VID).await);
     site.manager(&format!("requeue {VID} --accept-empty --yes --reason bob-did")).await.ended(Exit::Done);
+    let again = site.manager(&format!("requeue {VID} --accept-empty --yes --reason bob-did")).await;
+    again.ended(Exit::Done).saying(&["already so"]);
     site.finish(VID).await;
     assert_eq!(site.events_of(VID, "reclaimed-by-someone-else").await[0].detail["accepted"], true);
 }
@@ -479,4 +481,18 @@ async fn a_configuration_that_everybody_can_read_is_warned_of_once() {
         assert_eq!(ran.stderr.matches("everybody on this host").count(), 1, "{verb:?}: {}", ran.stderr);
         assert!(!ran.stderr.contains("x1y2z3"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_and_a_pause_keep_their_reason_when_nobody_gives_another() {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    site.enter(&[VID]).await;
+    site.manager(&format!("hold {VID} --reason audit --yes")).await.ended(Exit::Done);
+    site.manager(&format!("hold {VID} --yes")).await.ended(Exit::Done).saying(&["already so", "audit"]);
+    site.manager(&format!("hold {VID} --for 7d --yes")).await.ended(Exit::Done).saying(&["audit"]);
+    site.manager("pause start --reason recalls --yes").await.ended(Exit::Done);
+    site.manager("pause start --yes").await.ended(Exit::Done).saying(&["already so", "recalls"]);
+    site.manager("pause start --for 2h --yes").await.ended(Exit::Done);
+    let kept: Vec<String> = site.store().controls().await.unwrap().into_iter().map(|line| line.hold.why).collect();
+    assert_eq!(kept, ["audit", "recalls"]);
 }

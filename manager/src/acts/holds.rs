@@ -10,7 +10,9 @@ use super::{Facts, Judged, Plan};
 
 pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
     let until = span.and_then(|span| span.to_std().ok()).map(|span| later(ground.now, span));
-    let why = reason.unwrap_or("no reason given").to_owned();
+    // A reason that somebody gave is not lost because nobody gives another.
+    let there = ground.control.hold.as_ref().map(|hold| hold.why.as_str());
+    let why = reason.or(there).unwrap_or("no reason given").to_owned();
     if let Some(hold) = &ground.control.hold
         && hold.why == why
         && hold.until.is_none()

@@ -40,6 +40,8 @@ pub struct FailedFiles {
 #[derive(Default)]
 struct Around {
     overview: Option<Overview>,
+    /// The database did not say whether there is a row.
+    row_unknown: bool,
     saved: Option<SavedRequest>,
     request: Option<Value>,
     no_request: Option<String>,
@@ -121,7 +123,10 @@ async fn look(store: &Store, cta: &Cta, vid: &Vid) -> Around {
                 Err(error) => around.errors.push(format!("the history is not known: {:#}", told(error))),
             }
         }
-        Err(error) => around.errors.push(format!("what the row says is not known: {:#}", told(error))),
+        Err(error) => {
+            around.row_unknown = true;
+            around.errors.push(format!("what the row says is not known: {:#}", told(error)));
+        }
     }
     match cta.list::<Value>(&Query::Repack(vid.clone())).await {
         Ok(list) => around.request = list.into_iter().next(),
@@ -286,6 +291,7 @@ fn people(
 
 fn heading(vid: &Vid, around: &Around, listing: &Listing) -> Vec<String> {
     let mut lines = vec![match &around.overview {
+        None if around.row_unknown => format!("{vid}: what the row says is not known"),
         None => format!("{vid}: no row of it was found"),
         Some(overview) => match &overview.row {
             Ok(row) => format!("{vid}: the row says {}, mode {}", row.state(), row.mode),

@@ -20,20 +20,24 @@ pub async fn run(
     desk: &mut Desk<'_>,
 ) -> anyhow::Result<Exit> {
     store.ready().await.map_err(told)?;
-    let why = options.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let now = store.now().await.map_err(told)?;
     let until = pause.flatten().and_then(|span| now.checked_add_signed(span));
     let controls = store.controls().await.map_err(told)?;
     let paused = |stage: &str| controls.iter().find(|line| line.kind == "pause" && line.name == stage);
+    // A reason that somebody gave is not lost because nobody gives another.
+    let why = |stage: &str| {
+        let there = paused(stage).filter(|_| pause.is_some()).map(|line| line.hold.why.clone());
+        options.reason.clone().or(there).unwrap_or_else(|| "no reason given".to_owned())
+    };
     let mut to_do = Vec::new();
     let mut results = Vec::new();
     for stage in &options.stage.0 {
         let there = paused(stage);
         match (pause.is_some(), there) {
-            (true, Some(line)) if line.hold.why == why && line.hold.until.is_none() && until.is_none() => {
+            (true, Some(line)) if line.hold.why == why(stage) && line.hold.until.is_none() && until.is_none() => {
                 results.push((*stage, "already", shown(line)));
             }
-            (true, _) => to_do.push((*stage, pausing(&why, until, there))),
+            (true, _) => to_do.push((*stage, pausing(&why(stage), until, there))),
             (false, None) => results.push((*stage, "already", "not paused".to_owned())),
             (false, Some(line)) => to_do.push((*stage, format!("goes on (was {})", shown(line)))),
         }
@@ -54,6 +58,7 @@ pub async fn run(
         let done = if options.consent.dry_run {
             "would change"
         } else {
+            let why = why(stage);
             let detail = json!({"why": why, "until": until});
             let pause = pause.map(|_| (why.as_str(), until));
             if store.pause(stage, pause, &detail).await.map_err(told)? { "changed" } else { "already" }

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// Characters of the bar.
 const BAR: usize = 20;
 
+/// Seconds without an advance after which a rate says nothing of what is to come.
+const STILL: f64 = 600.0;
+
 /// A measured advance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advance {
@@ -58,7 +61,10 @@ impl Advance {
             let span = seconds(begun, when);
             (span >= 1.0 && now.archived_bytes > 0).then(|| real(now.archived_bytes) / span)
         });
+        let stands_still = recorded
+            .is_some_and(|(before, since)| before.archived_bytes == now.archived_bytes && seconds(since, at) >= STILL);
         let (rate, over) = match (since_record, since_begun) {
+            _ if stands_still => (None, "it stands still"),
             (Some(rate), _) => (Some(rate), "since it was last recorded"),
             (None, rate) => (rate, "since the request was made"),
         };
@@ -163,6 +169,34 @@ mod tests {
         assert_eq!(lines[0], "Running [##########----------] 50%, 5 of 10 copies, 3.6G of 7.2G");
         assert_eq!(lines[1], "1.0MB/s since the request was made, about 1h left");
         assert_eq!(advance.object(), json!({"part": 0.5, "bytes_per_second": 1_000_000.0, "seconds_left": 3600.0}));
+    }
+
+    #[test]
+    fn a_repack_that_stands_still_has_no_rate_and_no_time_left() {
+        let cta = repack(3_600_000_000, 1);
+        let tape = common::tape::Tape {
+            vid: "V01007".parse().unwrap(),
+            stamps: common::journey::Stamps::entered(now() - TimeDelta::hours(2)),
+            mode: common::journey::Mode::Auto,
+            priority: 10,
+            mediatype: String::new(),
+            tapepool: String::new(),
+            responsible: String::new(),
+            files: 10,
+            bytes: 7_200_000_000,
+            usage: 10,
+            last_write_date: None,
+            xmin: 1,
+        };
+        let mut task = common::explain::followed(&tape, None, &common::settings::Settings::default(), now()).0;
+        task.progress = Some(Progress::of(&cta));
+        for (minutes, left) in [(9, true), (10, false), (600, false)] {
+            task.progress_at = Some(now() - TimeDelta::minutes(minutes));
+            for said in [Some(&cta), None] {
+                let advance = Advance::of(Some(&task), said, now()).unwrap();
+                assert_eq!(advance.left.is_some(), left && said.is_some(), "{minutes} minutes, {said:?}");
+            }
+        }
     }
 
     #[test]
