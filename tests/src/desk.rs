@@ -12,6 +12,15 @@ use crate::site::Site;
 /// Who sits there.
 pub const ACTOR: &str = "alice@desk";
 
+/// The table as ATRESYS makes it: narrow columns, its own enum.
+pub const ATRESYS_TABLE: &str = "
+    CREATE TYPE automation_modes AS ENUM ('auto', 'manual', 'error');
+    CREATE TABLE repack_status (
+        tape varchar(10) PRIMARY KEY, entered timestamp(0) NOT NULL, started timestamp(0), repacked timestamp(0),
+        quarantined timestamp(0), reclaimed timestamp(0), finished timestamp(0), files bigint NOT NULL, bytes bigint NOT NULL,
+        usage smallint NOT NULL, last_write_date timestamp(0), mode automation_modes NOT NULL, priority smallint NOT NULL,
+        mediatype varchar(20) NOT NULL, tapepool varchar(20) NOT NULL, responsible varchar(20) NOT NULL);";
+
 /// What one command line did.
 #[derive(Debug)]
 pub struct Said {

@@ -161,7 +161,7 @@ impl Site {
                 tapepool: tape.pool.clone(),
                 responsible: "test".to_owned(),
                 source_state: tape.state.name().to_owned(),
-                logical_library: tape.library.clone(),
+                logical_library: tape.logical_library.clone(),
             };
             let entered = store.enter(&vid.parse().expect("a VID"), &new).await.expect("the database");
             assert_eq!(entered, common::store::Entered::Added, "{vid}");

@@ -10,6 +10,7 @@ use common::settings::Settings;
 use common::stages::{STAGES, end, start};
 use common::store::EventFilter;
 use cta_sim::World;
+use journeys::checker::JOURNEY;
 use journeys::fleet::Fleet;
 use journeys::proxy::Proxy;
 use journeys::services::{Services, TestVhost};
@@ -17,18 +18,6 @@ use journeys::site::{PATIENCE, Site, all_at_rest};
 use journeys::tap::Tap;
 use producer::tick::{Context, tick};
 use worker::delivery::{Deliverer, Report};
-
-/// Every changing command of one tape's journey.
-const JOURNEY: [&str; 8] = [
-    "tape ch --state REPACKING",
-    "repack add",
-    "repack rm",
-    "tape ch --state DISABLED",
-    "tape ch --tapepool quarantine",
-    "tape reclaim",
-    "tape ch --tapepool tolabel_IBM1L9",
-    "tape ch --state ACTIVE",
-];
 
 /// `V01001` and on, as many, entered, at a site with a broker.
 async fn with_broker(tapes: u64) -> (TestVhost, Site) {

@@ -7,22 +7,11 @@ use common::journey::{Mode, State};
 use common::stages::STAGES;
 use cta_sim::{Action, Order, World};
 use futures_util::future::join_all;
+use journeys::checker::JOURNEY;
 use journeys::site::{PATIENCE, Site};
 use journeys::steps::{Barrier, moment, time_of, until};
 use tokio::sync::watch;
 use worker::delivery::{Deliverer, Report};
-
-/// Every change of a journey, in order, once each.
-const JOURNEY: [&str; 8] = [
-    "tape ch --state REPACKING",
-    "repack add",
-    "repack rm",
-    "tape ch --state DISABLED",
-    "tape ch --tapepool quarantine",
-    "tape reclaim",
-    "tape ch --tapepool tolabel_IBM1L9",
-    "tape ch --state ACTIVE",
-];
 
 const VID: &str = "V01001";
 

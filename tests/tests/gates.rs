@@ -213,7 +213,7 @@ fn of_finish() -> Vec<Condition> {
             world.tapes.remove(vid);
         }),
         condition("its library has no destination", "no-destination", |world, vid| {
-            tape(world, vid).library = "IBM7".into();
+            tape(world, vid).logical_library = "IBM7".into();
         }),
         condition("it is in its destination, and used", "used-meanwhile", |world, vid| {
             let tape = tape(world, vid);

@@ -8,21 +8,15 @@ use std::process::Command;
 
 use common::journey::State;
 use cta_sim::World;
-use journeys::desk::{ACTOR, at_desk};
+use journeys::desk::{ACTOR, ATRESYS_TABLE, at_desk};
 use journeys::services::{Services, TestDatabase};
 use journeys::shell::{MANAGER, Ran, dump, file, of_site};
 use journeys::site::{Site, program};
 use manager::output::Exit;
 use serde_json::{Value, json};
 
-/// The table as ATRESYS makes it, with rows at every state, two of them odd.
-const LIVE_TABLE: &str = "
-    CREATE TYPE automation_modes AS ENUM ('auto', 'manual', 'error');
-    CREATE TABLE repack_status (
-        tape varchar(10) PRIMARY KEY, entered timestamp(0) NOT NULL, started timestamp(0), repacked timestamp(0),
-        quarantined timestamp(0), reclaimed timestamp(0), finished timestamp(0), files bigint NOT NULL, bytes bigint NOT NULL,
-        usage smallint NOT NULL, last_write_date timestamp(0), mode automation_modes NOT NULL, priority smallint NOT NULL,
-        mediatype varchar(20) NOT NULL, tapepool varchar(20) NOT NULL, responsible varchar(20) NOT NULL);
+/// Rows at every state, two of them odd.
+const LIVE_ROWS: &str = "
     INSERT INTO repack_status VALUES
         ('V01001', '2024-01-01 10:00', NULL, NULL, NULL, NULL, NULL, 1, 2, 3, NULL, 'auto', 10, 'LTO8', 'raw', 'bob'),
         ('V01002', '2024-01-01 10:00', '2024-01-02 10:00', NULL, NULL, NULL, NULL, 1, 2, 3, NULL, 'auto', 10, 'LTO8', 'raw', 'bob'),
@@ -47,7 +41,7 @@ async fn live() -> Site {
     site.database = Services::get().fresh_database();
     site.settings.database = site.database.settings();
     site.settings.database.table = common::settings::TableName { schema: None, name: "repack_status".to_owned() };
-    site.database.client().await.batch_execute(LIVE_TABLE).await.unwrap();
+    site.database.client().await.batch_execute(&format!("{ATRESYS_TABLE}{LIVE_ROWS}")).await.unwrap();
     site
 }
 

@@ -386,7 +386,7 @@ async fn among_many_rows_what_is_asked_for_is_found_by_an_index() {
 async fn prepare_records_the_logical_library() {
     let site = Site::new(World::new().with_full_tapes(1)).await;
     site.enter(&["V01001"]).await;
-    let library = site.world().tapes["V01001"].library.clone();
+    let library = site.world().tapes["V01001"].logical_library.clone();
     assert_eq!(vids(&listed(&site, &["ls", "--json", "--library", &library]).await), ["V01001"]);
     assert!(listed(&site, &["ls", "--json", "--library", "NONE"]).await.is_empty());
 }

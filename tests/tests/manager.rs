@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Parser as _;
 use common::settings::{self, Settings};
 use common::store::migrate;
+use journeys::desk::ATRESYS_TABLE;
 use journeys::services::{Services, TestDatabase};
 use manager::cli::Cli;
 use manager::output::{Desk, Exit};
@@ -15,14 +16,8 @@ use tokio_postgres::Client;
 
 const ACTOR: &str = "alice@desk";
 
-/// The table as ATRESYS makes it: narrow columns, its own enum.
-const OLD_TABLE: &str = "
-    CREATE TYPE automation_modes AS ENUM ('auto', 'manual', 'error');
-    CREATE TABLE repack_status (
-        tape varchar(10) PRIMARY KEY, entered timestamp(0) NOT NULL, started timestamp(0), repacked timestamp(0),
-        quarantined timestamp(0), reclaimed timestamp(0), finished timestamp(0), files bigint NOT NULL, bytes bigint NOT NULL,
-        usage smallint NOT NULL, last_write_date timestamp(0), mode automation_modes NOT NULL, priority smallint NOT NULL,
-        mediatype varchar(20) NOT NULL, tapepool varchar(20) NOT NULL, responsible varchar(20) NOT NULL);
+/// Rows in the table as ATRESYS makes it, the last of them odd.
+const OLD_ROWS: &str = "
     INSERT INTO repack_status VALUES
         ('A00001', '2024-01-01 10:00', NULL, NULL, NULL, NULL, NULL, 1, 2, 3, NULL, 'error', 1, 'LTO8', 'raw', 'bob'),
         ('A00002', '2024-01-01 10:00', '2024-01-02 10:00', NULL, NULL, NULL, NULL, 1, 2, 3, NULL, 'auto', 1, 'LTO8', 'raw', 'bob'),
@@ -210,7 +205,7 @@ async fn two_migrations_at_once_apply_each_step_once() {
 #[tokio::test]
 async fn the_table_of_atresys_is_kept_as_it_is_and_its_rows_can_be_worked_with() {
     let site = Site::bare().await;
-    site.sql(OLD_TABLE).await;
+    site.sql(&format!("{ATRESYS_TABLE}{OLD_ROWS}")).await;
     let shape = "SELECT json_agg(json_build_array(attname, atttypid::regtype, atttypmod, attnotnull) ORDER BY attnum) \
                  FROM pg_attribute WHERE attrelid = 'repack_status'::regclass AND attnum > 0";
     let rows = "SELECT json_agg(m ORDER BY tape) FROM repack_status m";

@@ -5,18 +5,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cta_sim::{Tape, World};
+use journeys::desk::ATRESYS_TABLE;
 use journeys::services::Services;
 use journeys::shell::{MANAGER, PRODUCER, Ran, of_site};
 use journeys::site::{PATIENCE, Site};
 use serde_json::{Value, json};
-
-const TABLE: &str = "
-    CREATE TYPE automation_modes AS ENUM ('auto', 'manual', 'error');
-    CREATE TABLE repack_status (
-        tape varchar(10) PRIMARY KEY, entered timestamp(0) NOT NULL, started timestamp(0), repacked timestamp(0),
-        quarantined timestamp(0), reclaimed timestamp(0), finished timestamp(0), files bigint NOT NULL, bytes bigint NOT NULL,
-        usage smallint NOT NULL, last_write_date timestamp(0), mode automation_modes NOT NULL, priority smallint NOT NULL,
-        mediatype varchar(20) NOT NULL, tapepool varchar(20) NOT NULL, responsible varchar(20) NOT NULL);";
 
 const STAMPS: [&str; 6] = ["entered", "started", "repacked", "quarantined", "reclaimed", "finished"];
 
@@ -85,7 +78,7 @@ async fn left_by_atresys() -> Site {
     }
     let site = Site::on(Services::get().fresh_database(), world).await;
     site.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
-    site.sql(TABLE).await;
+    site.sql(ATRESYS_TABLE).await;
     for (vid, stamps) in under_way() {
         brought(&site, &vid, stamps);
         atresys_enters(&site, &vid, "auto", stamps).await;

@@ -5,20 +5,9 @@ use std::time::Duration;
 
 use common::journey::{Mode, State};
 use cta_sim::{Action, Order, Tape, World};
+use journeys::checker::JOURNEY;
 use journeys::site::{Site, all_at_rest};
 use journeys::steps::moment;
-
-/// Every change of a journey, in order, once each.
-const JOURNEY: [&str; 8] = [
-    "tape ch --state REPACKING",
-    "repack add",
-    "repack rm",
-    "tape ch --state DISABLED",
-    "tape ch --tapepool quarantine",
-    "tape reclaim",
-    "tape ch --tapepool tolabel_IBM1L9",
-    "tape ch --state ACTIVE",
-];
 
 /// A tape in each state before Finished: `V01001` is Entered, `V01005` is Reclaimed.
 const VIDS: [&str; 5] = ["V01001", "V01002", "V01003", "V01004", "V01005"];

@@ -55,7 +55,7 @@ fn naive(count: u64, threshold: f64, left_out: &HashSet<String>) -> Vec<String> 
             tape.full
                 && [TapeState::Active, TapeState::Disabled].contains(&tape.state)
                 && !["pool_generated_03", "quarantine"].contains(&tape.pool.as_str())
-                && tape.library == "IBM1"
+                && tape.logical_library == "IBM1"
                 && !left_out.contains(vid)
         })
         .map(|(vid, tape)| {

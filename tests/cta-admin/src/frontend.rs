@@ -227,7 +227,7 @@ impl Desk<'_> {
             }
             "--mediatype" => tape.media = value.into(),
             "--vendor" => tape.vendor = value.into(),
-            "--logicallibrary" => tape.library = value.into(),
+            "--logicallibrary" => tape.logical_library = value.into(),
             "--tapepool" => tape.pool = value.into(),
             "--comment" => tape.comment = cut(value),
             "--encryptionkeyname" => tape.key = value.into(),
@@ -742,7 +742,7 @@ pub struct TapeFilter {
     pub statistics: bool,
     media: Option<String>,
     vendor: Option<String>,
-    library: Option<String>,
+    logical: Option<String>,
     physical: Option<String>,
     vo: Option<String>,
     capacity: Option<u64>,
@@ -772,7 +772,7 @@ impl TapeFilter {
             vid: named("--vid", "VID")?,
             media: named("--mediatype", "Media type")?,
             vendor: named("--vendor", "Vendor")?,
-            library: named("--logicallibrary", "Logical library")?,
+            logical: named("--logicallibrary", "Logical library")?,
             physical: named("--physicallibrary", "Physical library")?,
             pool: named("--tapepool", "Tape pool")?,
             vo: named("--virtualorganisation", "Virtual organisation")?,
@@ -800,8 +800,8 @@ impl TapeFilter {
         is(self.vid.as_ref(), vid)
             && is(self.media.as_ref(), &tape.media)
             && is(self.vendor.as_ref(), &tape.vendor)
-            && is(self.library.as_ref(), &tape.library)
-            && is(self.physical.as_ref(), world.libraries.get(&tape.library).map_or("", String::as_str))
+            && is(self.logical.as_ref(), &tape.logical_library)
+            && is(self.physical.as_ref(), world.libraries.get(&tape.logical_library).map_or("", String::as_str))
             && is(self.pool.as_ref(), &tape.pool)
             && is(self.vo.as_ref(), world.pools.get(&tape.pool).map_or("", |pool| pool.vo.as_str()))
             && is(self.purchase_order.as_ref(), &tape.purchase_order)

@@ -89,7 +89,7 @@ pub fn tape(out: &mut String, world: &World, vid: &str, tape: &Tape, statistics:
     object.text("vid", vid);
     object.text("mediaType", &tape.media);
     object.text("vendor", &tape.vendor);
-    object.text("logicalLibrary", &tape.library);
+    object.text("logicalLibrary", &tape.logical_library);
     object.text("tapepool", &tape.pool);
     object.text("vo", pool.map_or("", |pool| pool.vo.as_str()));
     object.text("encryptionKeyName", &tape.key);
@@ -115,7 +115,7 @@ pub fn tape(out: &mut String, world: &World, vid: &str, tape: &Tape, statistics:
     object.truth("dirty", tape.dirty);
     object.text("verificationStatus", &tape.verification);
     object.text("purchaseOrder", &tape.purchase_order);
-    object.text("physicalLibrary", world.libraries.get(&tape.library).map_or("", String::as_str));
+    object.text("physicalLibrary", world.libraries.get(&tape.logical_library).map_or("", String::as_str));
     if head {
         object.text("labelFormat", "CTA");
         object.text("instanceName", &world.instance);
@@ -452,7 +452,7 @@ fn queue(world: &World, request: &Request, tape: &Tape, kind: &str, files: u64, 
     let policy = world.policies.get(&request.mount_policy).cloned().unwrap_or_default();
     let of_tape = |value: u64| if retrieve { value.to_string() } else { "0".to_owned() };
     let mut row = json!({"mountType": kind, "tapepool": tape.pool,
-        "logicalLibrary": if retrieve { tape.library.as_str() } else { "" },
+        "logicalLibrary": if retrieve { tape.logical_library.as_str() } else { "" },
         "vid": if retrieve { request.vid.as_str() } else { "" },
         "queuedFiles": files.to_string(), "queuedBytes": (files * mean).to_string(), "oldestAge": age.to_string(),
         "priority": policy.priority.to_string(), "minAge": policy.min_age.to_string(),

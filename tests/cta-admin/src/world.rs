@@ -227,7 +227,8 @@ pub struct Tape {
     #[serde(skip_serializing_if = "is_default")]
     pub vendor: String,
     /// Logical library name.
-    pub library: String,
+    #[serde(rename = "library")]
+    pub logical_library: String,
     /// Tape pool name.
     pub pool: String,
     /// Encryption key name.
@@ -316,7 +317,7 @@ impl Tape {
         Tape {
             media: "LTO9".into(),
             vendor: "FUJIFILM".into(),
-            library: "IBM1".into(),
+            logical_library: "IBM1".into(),
             pool: pool.into(),
             label: Some(Mark { drive: "DRIVE1".into(), time: 1_696_000_000 }),
             state_by: format!("{USER}@{HOST}"),
@@ -360,7 +361,7 @@ impl Tape {
 
     /// Sets library and media type.
     pub fn made_of(mut self, library: &str, media: &str) -> Tape {
-        self.library = library.into();
+        self.logical_library = library.into();
         self.media = media.into();
         self
     }

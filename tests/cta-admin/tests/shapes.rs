@@ -217,7 +217,7 @@ fn a_log_that_was_never_set_is_left_out() {
 fn each_filter_of_tape_ls_selects_by_its_own_property() {
     let mut world = World::new().with_full_tapes(3);
     let other = world.tapes.get_mut("V01003").unwrap();
-    (other.media, other.vendor, other.library) = ("LTO8".into(), "SONY".into(), "IBM2".into());
+    (other.media, other.vendor, other.logical_library) = ("LTO8".into(), "SONY".into(), "IBM2".into());
     (other.pool, other.state, other.purchase_order) = ("quarantine".into(), TapeState::RepackingPending, "PO".into());
     (other.full, other.from_castor) = (true, true);
     let site = Site::new(&world);
@@ -345,7 +345,7 @@ fn the_quickstart_has_forty_tapes_of_the_kinds_it_promises() {
             world.pools.contains_key(&format!("tolabel_{suffix}"))
                 && world.pools.contains_key(&format!("erase_{suffix}"))
         );
-        assert!(world.tapes.values().any(|tape| tape.library == library && tape.media == media));
+        assert!(world.tapes.values().any(|tape| tape.logical_library == library && tape.media == media));
     }
 }
 
