@@ -1,6 +1,8 @@
 //! A TCP proxy between a program and a server, to break the line in ways that a server cannot be asked for.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,11 +23,28 @@ enum Line {
     Cut,
 }
 
+/// What happens to the bytes: of new connections, and of each that there is, by the port from which the server is reached.
+#[derive(Debug)]
+struct Lines {
+    new: Line,
+    there: HashMap<u16, watch::Sender<Line>>,
+}
+
+impl Lines {
+    fn all(&mut self, line: Line) {
+        self.new = line;
+        self.there.retain(|_, there| !there.is_closed());
+        for there in self.there.values() {
+            there.send_replace(line);
+        }
+    }
+}
+
 /// A proxy to one server. Gone, with all its connections, when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    line: watch::Sender<Line>,
+    lines: Arc<Mutex<Lines>>,
     tried: watch::Sender<usize>,
     accepting: JoinHandle<()>,
 }
@@ -38,10 +57,10 @@ impl Proxy {
     pub async fn to(server: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let (line, _) = watch::channel(Line::Open);
+        let lines = Arc::new(Mutex::new(Lines { new: Line::Open, there: HashMap::new() }));
         let (tried, _) = watch::channel(0);
-        let accepting = tokio::spawn(accept(listener, server.to_owned(), line.clone(), tried.clone()));
-        Proxy { address, line, tried, accepting }
+        let accepting = tokio::spawn(accept(listener, server.to_owned(), Arc::clone(&lines), tried.clone()));
+        Proxy { address, lines, tried, accepting }
     }
 
     /// How many connections have been tried since the beginning.
@@ -66,43 +85,72 @@ impl Proxy {
 
     /// From now on nothing passes, either way; what is sent waits.
     pub fn freeze(&self) {
-        self.line.send_replace(Line::Frozen);
+        self.all(Line::Frozen);
     }
 
     /// From now on the server hears the client, but its answers wait.
     pub fn freeze_answers(&self) {
-        self.line.send_replace(Line::AnswersFrozen);
+        self.all(Line::AnswersFrozen);
     }
 
     /// Everything passes again, first what waited.
     pub fn thaw(&self) {
-        self.line.send_replace(Line::Open);
+        self.all(Line::Open);
     }
 
     /// Ends all connections, and lets no new one through until [`Proxy::thaw`].
     pub fn cut(&self) {
-        self.line.send_replace(Line::Cut);
+        self.all(Line::Cut);
+    }
+
+    /// As [`Proxy::freeze_answers`], of the one connection that reaches the server from this port.
+    ///
+    /// # Panics
+    /// When there is no such connection.
+    pub fn freeze_answers_of(&self, port: u16) {
+        self.one(port, Line::AnswersFrozen);
+    }
+
+    /// Ends the one connection that reaches the server from this port.
+    ///
+    /// # Panics
+    /// When there is no such connection.
+    pub fn cut_one(&self, port: u16) {
+        self.one(port, Line::Cut);
+    }
+
+    fn all(&self, line: Line) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).all(line);
+    }
+
+    fn one(&self, port: u16, line: Line) {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.there.get(&port).expect("a connection from this port").send_replace(line);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.line.send_replace(Line::Cut);
+        self.all(Line::Cut);
     }
 }
 
-async fn accept(listener: TcpListener, server: String, line: watch::Sender<Line>, tried: watch::Sender<usize>) {
+async fn accept(listener: TcpListener, server: String, lines: Arc<Mutex<Lines>>, tried: watch::Sender<usize>) {
     while let Ok((client, _)) = listener.accept().await {
         tried.send_modify(|tried| *tried += 1);
-        if *line.borrow() == Line::Cut {
+        if lines.lock().unwrap_or_else(PoisonError::into_inner).new == Line::Cut {
             continue;
         }
         let Ok(server) = TcpStream::connect(&server).await else { continue };
+        let Ok(from) = server.local_addr() else { continue };
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = watch::Sender::new(lines.new);
         tokio::spawn(pass(from_client, to_server, line.subscribe(), |line| line != Line::Frozen));
         tokio::spawn(pass(from_server, to_client, line.subscribe(), |line| line == Line::Open));
+        lines.there.insert(from.port(), line);
     }
 }
 

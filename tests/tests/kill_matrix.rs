@@ -135,10 +135,13 @@ fn ended_as_shot(crew: &Crew, shots: &[Shot]) {
     assert_eq!(crew.failed(), 0, "{:?}", crew.ended);
 }
 
-/// Nobody had to wait longer than this for somebody else, however loaded the machine.
-fn soon_enough(hits: &[Hit]) {
+/// Nobody had to wait longer than this for somebody else, however loaded the machine. Where others cannot take over, each may
+/// have to wait until all the others went on.
+fn soon_enough(range: &Range, hits: &[Hit]) {
+    let stops = u32::try_from(hits.iter().filter(|hit| hit.shot.fault == Fault::Stop).count()).expect("few");
+    let limit = if range.others_can { PATIENCE } else { PATIENCE + 2 * range.hold * stops };
     for hit in hits {
-        assert!(hit.took < PATIENCE, "{hit:?}");
+        assert!(hit.took < limit, "{hit:?}");
     }
 }
 
@@ -161,7 +164,7 @@ async fn all_go_all_the_way(name: &str, site: &Site, range: &Range, hits: &[Hit]
     let mut found = all_finished(site, &vids).await;
     no_crash_by_term(site, range, &mut found).await;
     found.none();
-    soon_enough(hits);
+    soon_enough(range, hits);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,12 +233,22 @@ async fn a_producer_that_ends_or_stops_at_any_step_of_publishing_leaves_it_to_an
     for stage in STAGES {
         points.extend(PUBLISHING.map(|point| (format!("{point}@{}", stage.name), Step::To(stage.to))));
     }
-    for (number, shots) in batches(shots("publishing", &points, &Fault::ALL, 8)).into_iter().enumerate() {
-        publishing(number, shots).await;
+    for (number, mut shots) in batches(shots("publishing", &points, &Fault::ALL, 8)).into_iter().enumerate() {
+        // A producer publishes several tapes at once: whoever is hit over one does not come to the fail points of the others.
+        for round in 0..6 {
+            let missed = publishing(&format!("publishing-{number}-{round}"), shots.clone()).await;
+            assert!(missed.len() < shots.len(), "nothing was fired: {missed:?}");
+            shots = batches(missed).pop().unwrap_or_default();
+            if shots.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(shots, [], "never fired");
     }
 }
 
-async fn publishing(number: usize, shots: Vec<Shot>) {
+/// Those that were not fired.
+async fn publishing(name: &str, shots: Vec<Shot>) -> Vec<Shot> {
     let mut site = site_for(&shots, World::new().with_durations(20, 100)).await;
     let _vhost = with_broker(&mut site);
     let mut range = Range::at(&site, shots.clone());
@@ -243,11 +256,14 @@ async fn publishing(number: usize, shots: Vec<Shot>) {
     range.hold = Duration::from_secs(2);
     let mut workers = Crew::workers(&site, 2, "");
     let mut producers = Crew::producers(&site, 2, &range.armed());
-    let hits = range.until(&site, &mut [&mut workers, &mut producers], all_at_rest).await;
-    ended_as_shot(&producers, &shots);
+    let grace = Duration::from_secs(20);
+    let (hits, missed) = range.most_until(&site, &mut [&mut workers, &mut producers], grace, all_at_rest).await;
+    let fired: Vec<Shot> = shots.into_iter().filter(|shot| !missed.contains(shot)).collect();
+    ended_as_shot(&producers, &fired);
     workers.end();
     producers.end();
-    all_go_all_the_way(&format!("publishing-{number}"), &site, &range, &hits).await;
+    all_go_all_the_way(name, &site, &range, &hits).await;
+    missed
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +318,7 @@ async fn stops(number: usize, shots: Vec<Shot>) {
         }
     }
     found.none();
-    soon_enough(&hits);
+    soon_enough(&range, &hits);
 }
 
 /// What every tick does with a Stop whose dead letter has not come in ten minutes, sooner: where a stopped process keeps the row
@@ -440,7 +456,7 @@ async fn granted(number: usize, mut shots: Vec<Shot>) {
         }
     }
     found.none();
-    soon_enough(&hits);
+    soon_enough(&range, &hits);
 }
 
 /// Ticks until every tape is where its wish begins; no tape goes further.
