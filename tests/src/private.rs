@@ -282,7 +282,7 @@ impl Rabbit {
         command.arg("/usr/lib/rabbitmq/bin/rabbitmq-server");
         self.environment(&mut command);
         let mut server = Server::start(&mut command, &self.dir.path().join("rabbitmq.log"));
-        let (amqp, api) = (self.amqp, self.url());
+        let (amqp, api) = (self.amqp, self.management());
         server.until("RabbitMQ", || shakes_hands(amqp) && api_request(&api, "GET", "/api/overview", None).is_ok());
         self.server = Some(server);
     }
@@ -321,7 +321,7 @@ impl Rabbit {
     }
 
     /// `http://user:password@host:port` of the management plugin.
-    fn url(&self) -> String {
+    pub fn management(&self) -> String {
         format!("http://guest:guest@127.0.0.1:{}", self.api)
     }
 
@@ -330,7 +330,7 @@ impl Rabbit {
     /// # Panics
     /// When it does not.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        match api_request(&self.url(), method, path, body) {
+        match api_request(&self.management(), method, path, body) {
             Ok((200..=299, answer)) => answer,
             other => panic!("{method} {path}: {other:?}"),
         }
