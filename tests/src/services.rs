@@ -284,6 +284,25 @@ impl TestVhost {
         self.must("PUT", &format!("/api/policies/{}/{name}", self.name), Some(&body));
     }
 
+    /// Publishes a message with any properties.
+    ///
+    /// # Panics
+    /// When the broker does not do it.
+    pub fn publish(&self, exchange: &str, key: &str, body: &str, properties: &Value) {
+        let message = serde_json::json!({"properties": properties, "routing_key": key, "payload": body, "payload_encoding": "string"});
+        self.must("POST", &format!("/api/exchanges/{}/{exchange}/publish", self.name), Some(&message));
+    }
+
+    /// The first message of a queue, which stays there.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn peek(&self, queue: &str) -> Value {
+        let how = serde_json::json!({"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"});
+        let got = self.must("POST", &format!("/api/queues/{}/{queue}/get", self.name), Some(&how));
+        got[0].clone()
+    }
+
     /// Deletes a queue.
     ///
     /// # Panics

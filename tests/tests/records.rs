@@ -378,6 +378,24 @@ async fn looking_often_never_drops_a_message_whatever_delivery_limit_a_policy_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_asked_of_the_broker_is_not_asked_again_when_his_message_is_stored_anew() {
+    let (site, vhost, topology) = parked(&[]).await;
+    // Copies to the dead letters, and an end after an hour.
+    let properties =
+        serde_json::json!({"expiration": "3600000", "headers": {"CC": ["dead"], "BCC": ["dead"], "x-from": "him"}});
+    vhost.publish("amq.default", &topology.parked_queue(), "not a task", &properties);
+    holds(&vhost, &topology.parked_queue(), 1).await;
+    for _ in 0..15 {
+        assert_eq!(ids(&site).len(), 1);
+        holds(&vhost, &topology.parked_queue(), 1).await;
+    }
+    let there = vhost.peek(&topology.parked_queue());
+    assert_eq!(there["properties"]["headers"]["x-from"], "him", "{there}");
+    assert!(there["properties"]["expiration"].is_null() && there["properties"]["headers"]["CC"].is_null(), "{there}");
+    holds(&vhost, &topology.dead_queue(), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exactly_the_chosen_messages_are_dropped_and_the_history_knows() {
     let (mut site, vhost, topology) = parked(&[GARBAGE, NEWER, b"third"]).await;
     let all = ids(&site);

@@ -174,12 +174,12 @@ impl Parked {
         let mut headers = FieldTable::default();
         if let Some(old) = message.properties.headers() {
             for (name, value) in old {
-                if !COUNTERS.contains(&name.as_str()) {
+                if !COUNTERS.contains(&name.as_str()) && !COPIES.contains(&name.as_str()) {
                     headers.insert(name.clone(), value.clone());
                 }
             }
         }
-        let properties = message.properties.clone().with_headers(headers);
+        let properties = described(&message.properties).with_headers(headers);
         if self.publisher.is_none() {
             self.publisher = Some(Publisher::connect(&self.broker, &self.app, 1).await?);
         }
@@ -203,6 +203,34 @@ impl Parked {
 
 /// Headers in which brokers count deliveries.
 const COUNTERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+
+/// Headers by which a sender has copies delivered elsewhere.
+const COPIES: [&str; 2] = ["CC", "BCC"];
+
+/// Of the properties of a message that anybody may have sent, those that describe it. The others ask something of the broker: that
+/// it drops the message after a time, or refuses it from anybody but its first sender.
+fn described(properties: &BasicProperties) -> BasicProperties {
+    let mut kept = BasicProperties::default();
+    if let Some(text) = properties.content_type() {
+        kept = kept.with_content_type(text.clone());
+    }
+    if let Some(text) = properties.content_encoding() {
+        kept = kept.with_content_encoding(text.clone());
+    }
+    if let Some(text) = properties.kind() {
+        kept = kept.with_type(text.clone());
+    }
+    if let Some(text) = properties.message_id() {
+        kept = kept.with_message_id(text.clone());
+    }
+    if let Some(text) = properties.app_id() {
+        kept = kept.with_app_id(text.clone());
+    }
+    match properties.timestamp() {
+        Some(at) => kept.with_timestamp(*at),
+        None => kept,
+    }
+}
 
 fn deliveries(headers: &FieldTable) -> i64 {
     COUNTERS.iter().filter_map(|name| headers.inner().get(*name)).map(integer).max().unwrap_or(0)
