@@ -84,8 +84,10 @@ fn script(site: &Site, words: &str) -> String {
 /// A way to the database that can be cut: the site's programs take it from now on.
 async fn way_to_the_database(site: &mut Site) -> Proxy {
     let proxy = Proxy::to(&format!("{}:{}", site.settings.database.host, site.settings.database.port)).await;
-    let (host, port) = proxy.address().split_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
-    (site.settings.database.host, site.settings.database.port) = (host, port);
+    let address = proxy.address();
+    let (host, port) = address.split_once(':').expect("an address has a port");
+    let port = port.parse().expect("a port is a number");
+    (site.settings.database.host, site.settings.database.port) = (host.to_owned(), port);
     proxy
 }
 
@@ -309,9 +311,11 @@ async fn a_watched_list_has_all_columns_where_they_are_asked_for_and_is_refused_
     terminal.tmux(&["send-keys", "C-c"]);
     terminal.until("the end", |screen| screen.contains("exit status 0"));
 
-    let other = site.dir.path().join("other");
-    std::fs::create_dir(&other).unwrap();
-    for words in ["ls --watch --json", "show V00001 --watch --json", "show V00001 V00002 --watch"] {
+    for (number, words) in
+        ["ls --watch --json", "show V00001 --watch --json", "show V00001 V00002 --watch"].into_iter().enumerate()
+    {
+        let other = site.dir.path().join(format!("other-{number}"));
+        std::fs::create_dir(&other).unwrap();
         let terminal = Terminal::new(&other, &script(&site, words), (150, 20));
         let screen = terminal.until("the refusal", |screen| screen.contains("exit status 2"));
         assert!(screen.contains("error: --watch"), "{words}: {screen}");
