@@ -298,7 +298,8 @@ impl Case<'_> {
             "requeue",
             json!({"mode": self.tape.mode, "stopped": stopped, "adopt": adopts, "accept_empty": accepts}),
         );
-        let remarks = self.remarks();
+        let mut remarks = self.remarks();
+        remarks.extend(self.stops_again(adopts));
         self.task.requeue(self.tape, self.ground);
         self.task.memory.accept_empty = accept_empty;
         if adopts {
@@ -308,6 +309,17 @@ impl Case<'_> {
             self.task.memory.asked = false;
         }
         Judged { task: Some(self.task), mode, notes: vec![note], ..Judged::new(Plan::Change { what, remarks }) }
+    }
+
+    /// Where looking again changes nothing: CTA's request stands as it is, or files are left without one.
+    fn stops_again(&self, adopts: bool) -> Option<String> {
+        let codes = [Code::RepackFailed, Code::FilesLeft, Code::RequestGone];
+        let left = codes.into_iter().find(|code| self.stopped_because_of(*code))?;
+        let retried = self.task.wanted == Some(Wanted::Retry);
+        (self.tape.state() == State::Started && !adopts && !retried).then(|| {
+            let (left, retry) = (left.name(), self.command("retry-failed"));
+            format!("CTA is only looked at again: unless somebody mended it there, it stops again ({left}); {retry} repacks what is left")
+        })
     }
 
     /// Why what is to be accepted cannot be there.

@@ -74,7 +74,7 @@ pub enum Verb {
     /// List tapes: how far they are, and why they wait or failed
     #[command(after_help = examples::LS)]
     Ls(Box<Ls>),
-    /// Everything known of one tape: what the row says, what CTA says, what the queue holds, and what happened
+    /// Everything known of tapes: what the row says, what CTA says, what the queue holds, and what happened
     #[command(after_help = examples::SHOW)]
     Show(Show),
     /// What happened: events, oldest first
@@ -133,6 +133,9 @@ pub enum Verb {
         /// For how long, such as 12h, 1d2h or 90m [default: until released]
         #[arg(long = "for", value_name = "DURATION", value_parser = crate::output::duration, help_heading = "How")]
         span: Option<TimeDelta>,
+        /// Put nothing on hold: list every hold there is, also of tapes that are not in the table
+        #[arg(long, conflicts_with_all = ["span", "which_names", "vidfile", "all", "reason", "yes", "dry_run"])]
+        list: bool,
     },
     /// Take the hold from tapes
     #[command(after_help = examples::RELEASE)]
@@ -230,18 +233,21 @@ pub struct Ls {
     pub watch: Option<std::time::Duration>,
 }
 
-/// Which tape to show, and how much of it.
+/// Which tapes to show, and how much of them.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The tape
-    #[arg(value_name = "VID", value_parser = vid)]
-    pub vid: Vid,
+    /// The tapes
+    #[arg(value_name = "VID", required = true, value_parser = vid)]
+    pub vids: Vec<Vid>,
     /// How many of the newest events to show
     #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(i64).range(0..=100_000))]
     pub events: i64,
     /// Do not ask CTA
     #[arg(long)]
     pub no_cta: bool,
+    /// Look again every so many seconds, until the tape is finished or not in the table any more, or Ctrl-C; of one tape only
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "5", value_parser = seconds)]
+    pub watch: Option<std::time::Duration>,
 }
 
 /// Which tapes to change, and what the history shall say.

@@ -15,6 +15,7 @@ pub mod config_check;
 pub mod dead;
 pub mod failed_files;
 pub mod history;
+pub mod holds;
 pub mod import;
 pub mod ls;
 pub mod migrate;
@@ -37,9 +38,9 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
             unreachable!("needs no database, and is answered before there is one")
         }
         Verb::CheckTape { vids, priority } => check_tape::run(store, vids, *priority, json, desk).await,
-        Verb::Ls(ls) => ls::run(store, ls, json, desk).await,
+        Verb::Ls(ls) => ls::run(store, ls, cli.verbose, json, desk).await,
         Verb::Show(show) => show::run(store, show, cli.verbose, json, desk).await,
-        Verb::History(history) => history::run(store, history, json, desk).await,
+        Verb::History(history) => history::run(store, history, cli.verbose, json, desk).await,
         Verb::Stats(stats) => stats::run(store, stats, json, desk).await,
         Verb::Queues => queues::run(store, json, desk).await,
         Verb::Dead { verb } => dead::run(store, verb, json, desk).await,
@@ -60,7 +61,12 @@ pub async fn run(cli: &Cli, store: &Store, desk: &mut Desk<'_>) -> anyhow::Resul
         Verb::Abort(on) => change::run(store, &Act::Want(Wanted::GiveBack), on, json, desk).await,
         Verb::Unstick(on) => change::run(store, &Act::Want(Wanted::Unstick), on, json, desk).await,
         Verb::Rm(on) => change::run(store, &Act::Remove, on, json, desk).await,
-        Verb::Hold { on, span } => change::run(store, &Act::Hold(*span), on, json, desk).await,
+        Verb::Hold { on, list: true, .. } if on.filter.is_empty() => holds::run(store, json, desk).await,
+        Verb::Hold { list: true, .. } => {
+            desk.remark("error: hold --list lists every hold; to choose among them there is ls --held");
+            Ok(Exit::Misuse)
+        }
+        Verb::Hold { on, span, list: false } => change::run(store, &Act::Hold(*span), on, json, desk).await,
         Verb::Release(on) => change::run(store, &Act::Release, on, json, desk).await,
         Verb::Pause { stage, span } => pause::run(store, stage, Some(*span), json, desk).await,
         Verb::Add(add) => add::run(store, add, json, desk).await,

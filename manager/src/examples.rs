@@ -39,19 +39,25 @@ Examples:
   cta-ops-repack-manager ls 'V01*' --state started,repacked --older-than 2d --long
   cta-ops-repack-manager ls --pool 'raw_*' --code repack-running --jsonl | jq -r .vid
   cta-ops-repack-manager ls --all --sort -bytes --limit 20
-  cta-ops-repack-manager ls --watch 10";
+  cta-ops-repack-manager ls --watch 10
+
+At a terminal a WHY that is too long for its line is cut; show VID, or -V, has all of it.";
 
 /// `show`.
 pub const SHOW: &str = "\
 Examples:
   cta-ops-repack-manager show V01007
-  cta-ops-repack-manager show V01007 --events 200 -V
-  cta-ops-repack-manager show V01007 --no-cta --json";
+  cta-ops-repack-manager show V01007 V01008 --events 200 -V
+  cta-ops-repack-manager show V01007 --watch 10           # how its repack goes
+  cta-ops-repack-manager show V01007 --no-cta --json
+
+--watch goes on while the tape is stopped, for somebody may requeue it; when it is finished or
+leaves the table, the last picture stays. Each look asks CTA twice, but for --no-cta.";
 
 /// `history`.
 pub const HISTORY: &str = "\
 Examples:
-  cta-ops-repack-manager history V01007
+  cta-ops-repack-manager history V01007 'V02*' --limit 0
   cta-ops-repack-manager history --kind intent,answer --since 1d    # what was changed in CTA";
 
 /// `stats`.
@@ -181,6 +187,7 @@ pub const HOLD: &str = "\
 Examples:
   cta-ops-repack-manager hold V01007 --reason 'under audit' --for 7d
   cta-ops-repack-manager hold V01007 V01008 --reason 'sent to the vendor'
+  cta-ops-repack-manager hold --list    # also of tapes that are not in the table
 
 It belongs to the VID: it outlives the row, and scan and prepare obey it.";
 

@@ -31,7 +31,7 @@ pub enum Name {
 #[command(next_help_heading = "Which tapes")]
 pub struct Which {
     /// Only these, finished ones too; or a pattern such as 'V01*', in which * stands for anything and ? for one character
-    #[arg(id = "which_names", value_name = "VID", value_parser = name)]
+    #[arg(id = "which_names", value_name = "VID", value_parser = named)]
     pub names: Vec<Name>,
     /// Only tapes in these states: entered, started, repacked, quarantined, reclaimed, finished
     #[arg(id = "which_state", short = 's', long = "state", value_delimiter = ',', value_name = "STATE")]
@@ -242,7 +242,10 @@ pub fn vid_of(overview: &Overview) -> &str {
 }
 
 /// A VID or a pattern, made upper case.
-fn name(text: &str) -> Result<Name, String> {
+///
+/// # Errors
+/// What was expected.
+pub(crate) fn named(text: &str) -> Result<Name, String> {
     if text == "-" {
         return Ok(Name::Stdin);
     }

@@ -4,6 +4,8 @@ use chrono::TimeDelta;
 use common::explain::ago;
 use common::store::{Ahead, DURATION_DAYS, StageTime};
 
+use crate::output::counted;
+
 /// Repacks below which nothing is foretold.
 pub const ENOUGH: i64 = 10;
 
@@ -41,7 +43,9 @@ pub enum Forecast {
 pub fn forecast(ahead: &Ahead, repack: Option<&StageTime>, slots: u32, quarantine_secs: f64) -> Forecast {
     let aside = match ahead.set_aside {
         0 => String::new(),
-        aside => format!("; {aside} manual, stopped, held or odd tapes are not in it"),
+        aside => {
+            format!("; without {} that stand still: manual, stopped, stalled, held or odd", counted(aside, "tape"))
+        }
     };
     let days = quarantine_secs / DAY;
     if ahead.to_start + ahead.repacking + ahead.after == 0 {
@@ -50,27 +54,34 @@ pub fn forecast(ahead: &Ahead, repack: Option<&StageTime>, slots: u32, quarantin
     if ahead.to_start + ahead.repacking == 0 {
         let low = ahead.newest_quarantine_secs.map_or(0.0, |since| (quarantine_secs - since).max(0.0));
         let high = ahead.newest_quarantine_secs.map_or(quarantine_secs, |_| low);
-        let basis = format!("{} tapes after their repack, quarantine_days {days}{aside}", ahead.after);
+        let basis = format!("{} after the repack, quarantine_days {days}{aside}", counted(ahead.after, "tape"));
         return Forecast::About { repacked: None, finished: Span { low, high }, basis };
     }
     let samples = repack.map_or(0, |repack| repack.samples);
     let Some(repack) = repack.filter(|repack| repack.samples >= ENOUGH) else {
         return Forecast::Unknown(format!(
-            "{samples} repacks ended in the last {DURATION_DAYS} days, and it takes {ENOUGH} to foretell when the others will"
+            "{} ended in the last {DURATION_DAYS} days, and it takes {ENOUGH} to foretell when the others will{aside}",
+            counted(samples, "repack")
         ));
     };
+    let stuck = ahead.stuck_slots;
+    if stuck >= i64::from(slots) && ahead.repacking == 0 {
+        return Forecast::Unknown(format!("all {slots} slots are held by tapes that do not move{aside}"));
+    }
     let (median, ninety) = (repack.median_secs, repack.ninety_secs);
     let count = |tapes: i64| u32::try_from(tapes).map_or(f64::MAX, f64::from);
-    let slots = f64::from(slots.max(1));
+    let free = count(i64::from(slots).saturating_sub(stuck).max(1));
+    let held = if stuck > 0 { format!(", {stuck} of them held by tapes that do not move") } else { String::new() };
     // Those that run are half done on average; the last one to start still takes its time.
     let least = if ahead.to_start > 0 { median } else { median / 2.0 };
-    let low = ((count(ahead.to_start) + count(ahead.repacking) / 2.0) * median / slots).max(least);
-    let high = (count(ahead.to_start + ahead.repacking) * ninety / slots).max(ninety);
+    let low = ((count(ahead.to_start) + count(ahead.repacking) / 2.0) * median / free).max(least);
+    let high = (count(ahead.to_start + ahead.repacking) * ninety / free).max(ninety);
     let basis = format!(
-        "{} tapes to start and {} repacking, {slots} slots, {samples} repacks of the last {DURATION_DAYS} days (half took at most \
+        "{} to start and {} repacking, {}{held}, {samples} repacks of the last {DURATION_DAYS} days (half took at most \
          {}, nine in ten at most {}), quarantine_days {days}{aside}",
-        ahead.to_start,
+        counted(ahead.to_start, "tape"),
         ahead.repacking,
+        counted(slots, "slot"),
         took(median),
         took(ninety),
     );
@@ -148,10 +159,24 @@ mod tests {
             "1d",
             "3d",
             "quarantine_days 31",
-            "3 manual",
+            "without 3 tapes that stand still: manual, stopped, stalled, held or odd",
         ] {
             assert!(basis.contains(word), "{word}: {basis}");
         }
+    }
+
+    #[test]
+    fn slots_that_nothing_moves_in_are_not_counted_on() {
+        let ahead = Ahead { to_start: 100, repacking: 5, set_aside: 5, stuck_slots: 5, ..Ahead::default() };
+        let Forecast::About { repacked: Some(repacked), basis, .. } = forecast(&ahead, Some(&repacks(50)), 10, 0.0)
+        else {
+            panic!("enough is known")
+        };
+        assert_eq!((repacked.low, repacked.high), (20.5 * DAY, 63.0 * DAY));
+        assert!(basis.contains("10 slots, 5 of them held by tapes that do not move"), "{basis}");
+        let all = Ahead { repacking: 0, stuck_slots: 10, set_aside: 10, ..ahead };
+        let Forecast::Unknown(why) = forecast(&all, Some(&repacks(50)), 10, 0.0) else { panic!("nothing moves") };
+        assert!(why.contains("all 10 slots") && why.contains("without 10 tapes that stand still"), "{why}");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`moment`] | points in time as people type them |
 //! | [`forecast`] | pure: when the queue may be empty |
 //! | [`left`] | files on a tape, compared with the listing made before its repack |
+//! | [`watch`] | a view that is drawn again and again |
 //! | [`actor`] | who is at the keyboard |
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub mod heading;
 pub mod left;
 pub mod moment;
 pub mod output;
+pub mod watch;
 
 use cli::{Cli, ConfigVerb, Verb};
 use output::{Desk, Exit};

@@ -122,6 +122,48 @@ pub fn clean(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
+/// The text in lines of at most so many characters, broken at blanks where there are any.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            lines.push(String::new());
+            used = 0;
+        }
+        let mut word: String = word.to_owned();
+        while length > width {
+            let head: String = word.chars().take(width).collect();
+            word = word.chars().skip(width).collect();
+            length -= width;
+            if let Some(line) = lines.last_mut() {
+                line.push_str(&head);
+            }
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(&word);
+            used += length;
+        }
+    }
+    lines
+}
+
+/// The text in at most so many characters; the last says that there are more.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mark = if width == 0 { "" } else { "…" };
+    format!("{}{mark}", kept.trim_end())
+}
+
 /// A time for machines.
 pub fn iso(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -149,6 +191,13 @@ pub fn bytes(count: i64) -> String {
         unit = next;
     }
     format!("{value:.1}{unit}")
+}
+
+/// So many of them: `1 tape`, `2 tapes`.
+pub fn counted(count: impl std::fmt::Display, what: &str) -> String {
+    let count = count.to_string();
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// A duration as people type it: `1d2h`, `90m`, `45s`.
@@ -225,6 +274,24 @@ mod tests {
         ] {
             assert_eq!(bytes(count), shown);
         }
+    }
+
+    #[test]
+    fn lines_are_broken_at_blanks_and_nothing_is_lost() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrapped("", 4), [""]);
+        let text = "why the tape waits, until when, and what happens next: then end";
+        for width in 20..70 {
+            let lines = wrapped(text, width);
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{width} {lines:?}");
+            assert_eq!(lines.join(" "), text);
+        }
+    }
+
+    #[test]
+    fn one_of_them_is_no_plural() {
+        assert_eq!([0, 1, 2, 11].map(|count| counted(count, "tape")), ["0 tapes", "1 tape", "2 tapes", "11 tapes"]);
     }
 
     #[test]

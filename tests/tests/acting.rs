@@ -16,6 +16,16 @@ use manager::output::Exit;
 
 const VID: &str = "V01001";
 
+/// The tape is stopped for this reason, as its task row says.
+async fn stopped(site: &Site, code: &str) {
+    site.sql(&format!(
+        "UPDATE {} SET outcome = 'failed', reason_code = '{code}', reason = '2 files are left', next_attempt_at = 'infinity',
+            memory = '{{}}'",
+        site.beside("_task")
+    ))
+    .await;
+}
+
 /// A verb, how a tape must stand for it, and what it says.
 struct Row {
     /// Words of the command line; `{}` is the tape.
@@ -495,4 +505,100 @@ async fn a_hold_and_a_pause_keep_their_reason_when_nobody_gives_another() {
     site.manager("pause start --for 2h --yes").await.ended(Exit::Done);
     let kept: Vec<String> = site.store().controls().await.unwrap().into_iter().map(|line| line.hold.why).collect();
     assert_eq!(kept, ["audit", "recalls"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requeue_says_where_it_would_only_stop_again_and_what_is_meant_instead() {
+    let site = Site::new(World::new()).await;
+    site.row_of(VID, 1, "error", "raw").await;
+    site.manager(&format!("requeue {VID} --yes")).await.ended(Exit::Done);
+    let hint = "retry-failed V01001' repacks what is left";
+    for (code, hinted) in
+        [("repack-failed", true), ("files-left", true), ("request-gone", true), ("someone-elses-request", false)]
+    {
+        stopped(&site, code).await;
+        for words in ["requeue {} --dry-run", "ch {} --mode auto --dry-run"] {
+            let said = site.manager(&on(words, VID)).await;
+            said.ended(Exit::Done);
+            assert_eq!(said.err.contains(hint), hinted, "{code}, {words}: {said:?}");
+        }
+        // Before asking, and not where what is there is taken as ours.
+        let said = site.manager_asking(&format!("requeue {VID}"), false).await;
+        assert_eq!(said.err.contains(hint), hinted, "{code}: {said:?}");
+        let said = site.manager(&format!("requeue {VID} --adopt --reason x --dry-run")).await;
+        assert!(!said.err.contains(hint), "{code}: {said:?}");
+    }
+    stopped(&site, "repack-failed").await;
+    let said = site.manager(&format!("retry-failed {VID} --dry-run")).await;
+    assert!(!said.ended(Exit::Done).err.contains("stops again"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rm_says_how_cta_s_tape_is_left_and_what_gives_it_back() {
+    let mut site = Site::new(World::new().with_full_tapes(2).with_durations(0, 0)).await;
+    site.settings.quarantine = std::time::Duration::from_secs(86_400);
+    site.enter(&[VID]).await;
+    site.bring(&[VID], State::Quarantined).await;
+    let pool = site.row(VID).await.row.unwrap().tapepool;
+    let said = site.manager(&format!("rm {VID} --dry-run")).await;
+    said.ended(Exit::Done).saying(&[
+        "nothing is changed in CTA",
+        "it stays DISABLED in pool quarantine",
+        &format!("abort V01001' gives it state ACTIVE and pool {pool} back instead"),
+    ]);
+    let tape = site.world().tapes[VID].clone();
+    assert_eq!((tape.state.name(), tape.pool.as_str()), ("DISABLED", "quarantine"), "it says what is so");
+    // What it says of abort is so, too.
+    site.manager(&format!("abort {VID} --yes --reason x")).await.ended(Exit::Done);
+    let begun = std::time::Instant::now();
+    while !site.rows().await.is_empty() {
+        assert!(begun.elapsed() < journeys::site::PATIENCE, "not given back");
+        site.tick().await;
+    }
+    let tape = site.world().tapes[VID].clone();
+    assert_eq!((tape.state.name(), &tape.pool), ("ACTIVE", &pool));
+
+    site.row_of("V00009", 4, "manual", "raw").await;
+    let said = site.manager("rm V00009 --dry-run").await;
+    said.ended(Exit::Done).saying(&[
+        "stays in pool quarantine, empty",
+        "cannot be given back any more",
+        "requeue V00009",
+    ]);
+    site.manager("abort V00009 --yes --reason x").await.ended(Exit::Failed).saying(&["nothing to give back"]);
+    site.row_of("V00010", 0, "manual", "raw").await;
+    let said = site.manager("rm V00010 --dry-run").await;
+    assert!(!said.ended(Exit::Done).err.contains("CTA"), "nothing was done to it: {said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hold_is_listed_whether_its_tape_is_in_the_table_or_not() {
+    let site = Site::new(World::new()).await;
+    site.manager("hold --list").await.ended(Exit::Done).saying(&["no tape is on hold"]);
+    site.row_of("V00001", 1, "auto", "raw").await;
+    site.row_of("V00002", 0, "auto", "raw").await;
+    site.manager("hold X00009 V00001 --reason audit --yes").await.ended(Exit::Done);
+    site.manager("hold V00002 --reason short --for 2d --yes").await.ended(Exit::Done);
+    let before = dump(&site).await;
+    let said = site.manager("hold --list").await;
+    said.ended(Exit::Done).saying(&[
+        "X00009",
+        "not in the table",
+        "started, mode auto",
+        "audit",
+        "alice@desk",
+        "short",
+    ]);
+    assert_eq!(said.out.lines().count(), 4, "{said:?}");
+    let json = site.manager("hold --list --json").await.json();
+    let list: Vec<(&str, &str, bool)> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hold| (hold["vid"].as_str().unwrap(), hold["why"].as_str().unwrap(), hold["until"].is_null()))
+        .collect();
+    assert_eq!(list, [("V00001", "audit", true), ("V00002", "short", false), ("X00009", "audit", true)]);
+    assert_eq!((&json[0]["state"], &json[2]["state"]), (&"started".into(), &serde_json::Value::Null));
+    site.manager("hold --list --pool raw").await.ended(Exit::Misuse).saying(&["ls --held"]);
+    assert_eq!(dump(&site).await, before, "looking changes nothing");
 }

@@ -390,3 +390,30 @@ async fn prepare_records_the_logical_library() {
     assert_eq!(vids(&listed(&site, &["ls", "--json", "--library", &library]).await), ["V01001"]);
     assert!(listed(&site, &["ls", "--json", "--library", "NONE"]).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_tapes_are_shown_one_after_the_other_and_nobody_waits_twice_for_what_is_away() {
+    let site = Site::new(World::new().with_full_tapes(3)).await;
+    site.enter(&["V01001", "V01002"]).await;
+    let all = Ran::of(of_site(&site, MANAGER).args(["show", "V01002", "V01001"]));
+    let at = |what: &str| all.stdout.find(what).unwrap_or_else(|| panic!("{what}: {}", all.stdout));
+    assert!(at("V01002: entered") < at("V01001: entered"), "in the order that was typed: {}", all.stdout);
+    assert_eq!(all.ended(0).stdout.matches("CTA says").count(), 2);
+    let json = Ran::of(of_site(&site, MANAGER).args(["show", "V01001", "V09999", "V01002", "--json"]));
+    let vids: Vec<String> = json
+        .ended(1)
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["vid"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(vids, ["V01001", "V09999", "V01002"], "an object a line, that which is not there too");
+    tells(Ran::of(of_site(&site, MANAGER).args(["show", "V01001", "V09999"])).ended(1), &["V09999: not in the table"]);
+
+    site.edit(|world| world.down = true);
+    let asked = site.journal().len();
+    Ran::of(of_site(&site, MANAGER).args(["show", "V01001"])).ended(0);
+    let once = site.journal().len() - asked;
+    let away = Ran::of(of_site(&site, MANAGER).args(["show", "V01001", "V01002"]));
+    assert_eq!(away.ended(0).stdout.matches("CTA could not be asked").count(), 2, "{}", away.stdout);
+    assert_eq!(site.journal().len() - asked, 2 * once, "it was asked about the first alone");
+}

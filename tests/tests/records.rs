@@ -88,6 +88,8 @@ async fn the_history_is_filtered_and_its_newest_are_printed_oldest_first() {
     assert_eq!(numbers("--limit 0").len(), 5000);
     assert_eq!(numbers("v00007 --limit 2"), [3007, 4007]);
     assert_eq!(numbers("V00007 V00008 --limit 3"), [3008, 4007, 4008]);
+    assert_eq!(numbers("v0000? V00500 --limit 4"), [4008, 4009, 4500, 5000]);
+    assert_eq!(numbers("V0001* --limit 0").len(), 50);
     assert_eq!(numbers("--actor alice --limit 2"), [4990, 5000]);
     assert_eq!(numbers("--actor alice@desk --limit 1"), [5000]);
     assert_eq!(numbers("--actor ali").len(), 0);
@@ -109,9 +111,17 @@ async fn the_history_is_filtered_and_its_newest_are_printed_oldest_first() {
         "history --limit -1",
         "history --jsonl --json",
         "history x/y",
+        "history -",
     ] {
         manager(&site, bad).ended(2);
     }
+    manager(&site, "history --kind stoped").ended(2).saying(&[
+        "'stoped'",
+        "similar value exists: 'stopped'",
+        "requeue",
+    ]);
+    manager(&site, "history V00007 X*").ended(1).saying(&["X*: the history has no such event"]);
+    manager(&site, "history X? --journeys").ended(1).saying(&["X?: the history has no journey that is over"]);
     let array = manager(&site, "history --json --limit 2").ended(0).json();
     for event in list(&array) {
         assert_eq!(keys(event), documented("## `history`", "key", 0));
@@ -169,6 +179,7 @@ async fn journeys_that_are_over_are_shown_as_their_rows_were() {
     assert_eq!(journeys[0]["row"]["responsible"], "test");
     manager(&site, "history --journeys V01002").ended(1).saying(&["V01002"]);
     assert!(manager(&site, "history --journeys").ended(0).stdout.contains("removed"));
+    assert!(manager(&site, "history --journeys V0100?").ended(0).stdout.contains("V01001"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,6 +203,10 @@ async fn figures_are_those_of_the_rows_and_of_journeys_that_are_over() {
          ('B00001', now(), NULL, now(), NULL, NULL, NULL, 10, 1000, 5, NULL, 'auto', 10, 'LTO8', 'raw', 'bob'); \
          INSERT INTO repack_status_task (tape, generation, epoch, slot_since, progress) \
          VALUES ('A00001', 1, 1, now(), '{\"archived_bytes\": 250, \"total_bytes\": 1000}'); \
+         INSERT INTO repack_status VALUES ('C00001', now(), now(), NULL, NULL, NULL, NULL, 10, 1000, 5, NULL, 'auto', 10, 'LTO8', 'raw', 'bob'), \
+         ('C00002', now(), NULL, NULL, NULL, NULL, NULL, 10, 1000, 5, NULL, 'auto', 10, 'LTO8', 'raw', 'bob'); \
+         INSERT INTO repack_status_task (tape, generation, epoch, slot_since, outcome) \
+         VALUES ('C00001', 1, 1, now(), 'stalled'), ('C00002', 1, 1, NULL, 'failed'); \
          INSERT INTO repack_status_statistic (tape, round, line) VALUES ('F00001', 1, '{\"repack\": {\"archivedBytes\": \"4000\"}}'), \
          ('F00002', 1, '{\"repack\": {\"archivedBytes\": 3000}}'), ('F00003', 1, '{\"repack\": {\"archivedBytes\": \"garbage\"}}')",
     )
@@ -222,14 +237,25 @@ async fn figures_are_those_of_the_rows_and_of_journeys_that_are_over() {
         (8, 10, 10_000, 7000)
     );
     assert_eq!(said["repacked_bytes_per_day"], 7000 / 8);
-    assert_eq!((&said["slots"]["used"], &said["slots"]["max"]), (&1.into(), &10.into()));
+    assert_eq!((&said["slots"]["used"], &said["slots"]["max"]), (&2.into(), &10.into()));
     assert_eq!((&said["running"]["written_bytes"], &said["running"]["total_bytes"]), (&250.into(), &1000.into()));
-    assert_eq!(said["ahead"]["to_start"], 1);
-    assert_eq!(said["ahead"]["set_aside"], 3, "the one in error, the manual one, the odd one");
+    assert_eq!(said["ahead"]["to_start"], 1, "not the stopped one");
+    assert_eq!(
+        said["ahead"]["set_aside"], 5,
+        "the one in error, the manual one, the odd one, the stalled one, the stopped one"
+    );
+    assert_eq!((&said["ahead"]["repacking"], &said["ahead"]["after"]), (&0.into(), &0.into()), "neither moves");
+    assert_eq!(said["ahead"]["stuck_slots"], 1, "that of the stalled one");
     assert_eq!(said["forecast"]["known"], true, "{said}");
     assert_eq!(said["forecast"]["repacked_secs"]["high"], 32_760.0);
     let text = manager(&site, "stats --weekly");
-    for words in ["half took at most 5h30m", "10 repacks", "slots: 1 of 10", "odd"] {
+    for words in [
+        "half took at most 5h30m",
+        "10 repacks",
+        "slots: 2 of 10",
+        "1 of them held by",
+        "without 5 tapes that stand still",
+    ] {
         assert!(text.ended(0).stdout.contains(words), "{words}: {}", text.stdout);
     }
     assert_eq!(dump(&site).await, before, "looking changes nothing");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row};
 
-use super::{EventRow, Store, StoreError};
+use super::{EventRow, Glob, Store, StoreError};
 use crate::stages::STAGES;
 use crate::tape::Vid;
 
@@ -19,6 +19,8 @@ pub const DURATION_DAYS: i32 = 365;
 pub struct Records {
     /// Of these tapes.
     pub tapes: Vec<Vid>,
+    /// Also of the tapes that these patterns stand for.
+    pub globs: Vec<Glob>,
     /// By these actors: `login@host`, or the part before the `@`.
     pub actors: Vec<String>,
     /// Of these stages.
@@ -92,14 +94,16 @@ pub struct StageTime {
 /// What the automation still has before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Ahead {
-    /// Tapes in mode auto and not on hold that are not started.
+    /// Tapes in mode auto, neither on hold nor stopped nor stalled, that are not started.
     pub to_start: i64,
     /// Such tapes whose repack is not done.
     pub repacking: i64,
     /// Such tapes that are repacked and not finished.
     pub after: i64,
-    /// Unfinished tapes that are manual, in error or on hold, or whose row is odd: nobody knows when they go on.
+    /// Unfinished tapes that are manual, in error, stopped, stalled or on hold, or whose row is odd: nobody knows when they go on.
     pub set_aside: i64,
+    /// Slots that such tapes hold.
+    pub stuck_slots: i64,
     /// Seconds since the newest of them went into quarantine; none: none is there.
     pub newest_quarantine_secs: Option<f64>,
     /// Slots in use.
@@ -153,13 +157,18 @@ impl Conditions {
         }
     }
 
-    fn tapes(&mut self, tapes: &[Vid]) {
-        match tapes {
-            [] => {}
+    fn tapes(&mut self, tapes: &[Vid], globs: &[Glob]) {
+        let names = |tapes: &[Vid]| tapes.iter().map(|vid| vid.as_str().to_owned()).collect::<Vec<_>>();
+        match (tapes, globs) {
+            ([], []) => {}
             // So that the index also gives the order.
-            [one] => self.add("tape = {}", one.as_str().to_owned()),
-            several => {
-                self.add("tape = ANY({})", several.iter().map(|vid| vid.as_str().to_owned()).collect::<Vec<_>>());
+            ([one], []) => self.add("tape = {}", one.as_str().to_owned()),
+            (several, []) => self.add("tape = ANY({})", names(several)),
+            (several, globs) => {
+                let (first, second) = (self.values.len() + 1, self.values.len() + 2);
+                self.values.push(Box::new(names(several)));
+                self.values.push(Box::new(globs.iter().map(Glob::like).collect::<Vec<_>>()));
+                self.text.push(format!("(tape = ANY(${first}) OR tape LIKE ANY(${second}))"));
             }
         }
     }
@@ -194,7 +203,7 @@ impl Conditions {
 
 fn event_conditions(records: &Records) -> Conditions {
     let mut conditions = Conditions::default();
-    conditions.tapes(&records.tapes);
+    conditions.tapes(&records.tapes, &records.globs);
     conditions.any_of("stage = ANY({})", &records.stages);
     conditions.any_of("kind = ANY({})", &records.kinds);
     conditions.any_of("(actor = ANY({}) OR split_part(actor, '@', 1) = ANY({}))", &records.actors);
@@ -245,7 +254,8 @@ impl Store {
         let mut conditions = event_conditions(records);
         // Numbers are given out in the order of time. The newest few are found fastest by their number; those of a tape, and all
         // since some time, by the indexes that have the time.
-        let by_time = !records.tapes.is_empty() || (records.since.is_some() && records.newest.is_none());
+        let by_vid = !records.tapes.is_empty() && records.globs.is_empty();
+        let by_time = by_vid || (records.since.is_some() && records.newest.is_none());
         let order: &[&str] = if by_time { &["at", "id"] } else { &["id"] };
         let columns = "id, at, tape, journey, stage, kind, actor, detail";
         let statement = conditions.select(columns, &self.beside("_event"), order, records.newest);
@@ -262,7 +272,7 @@ impl Store {
         mut each: impl FnMut(JourneyRow) -> anyhow::Result<()>,
     ) -> Result<u64, StoreError> {
         let mut conditions = Conditions::default();
-        conditions.tapes(&records.tapes);
+        conditions.tapes(&records.tapes, &records.globs);
         conditions.between("moved_at", records);
         let columns = "id, moved_at, why, tape, \"row\"";
         let statement = conditions.select(columns, &self.beside("_history"), &["id"], records.newest);
@@ -443,11 +453,14 @@ impl Store {
         let lawful = format!("{STAMPS} = {LAST_STAMP}");
         let statement = format!(
             "WITH rows AS (SELECT m.*, m.mode = 'auto' AND {lawful} AND NOT EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'hold' AND c.name = m.tape \
-             AND (c.until IS NULL OR c.until > clock_timestamp())) AS ours FROM {} m WHERE m.finished IS NULL), \
+             AND (c.until IS NULL OR c.until > clock_timestamp())) \
+             AND k.outcome IS DISTINCT FROM 'failed' AND k.outcome IS DISTINCT FROM 'stalled' AS ours, k.slot_since AS slot \
+             FROM {} m LEFT JOIN {task} k ON k.tape = m.tape WHERE m.finished IS NULL), \
              running AS (SELECT progress FROM {task} WHERE slot_since IS NOT NULL AND progress IS NOT NULL) \
              SELECT count(*) FILTER (WHERE ours AND started IS NULL) AS to_start, \
              count(*) FILTER (WHERE ours AND started IS NOT NULL AND repacked IS NULL) AS repacking, \
              count(*) FILTER (WHERE ours AND repacked IS NOT NULL) AS after, count(*) FILTER (WHERE NOT ours) AS set_aside, \
+             count(*) FILTER (WHERE NOT ours AND slot IS NOT NULL) AS stuck, \
              min(greatest(extract(epoch FROM LOCALTIMESTAMP - quarantined), 0)) FILTER (WHERE ours AND reclaimed IS NULL)::float8 AS newest, \
              (SELECT count(*) FROM {task} WHERE slot_since IS NOT NULL) AS slots, \
              (SELECT coalesce(sum((progress->>'archived_bytes')::numeric), 0)::int8 FROM running) AS written, \
@@ -460,6 +473,7 @@ impl Store {
             repacking: row.get("repacking"),
             after: row.get("after"),
             set_aside: row.get("set_aside"),
+            stuck_slots: row.get("stuck"),
             newest_quarantine_secs: row.get("newest"),
             slots: row.get("slots"),
             running_bytes: (row.get("written"), row.get("total")),
@@ -489,5 +503,17 @@ mod tests {
              AND at >= $3 ORDER BY at DESC, id DESC LIMIT $4) newest ORDER BY at, id"
         );
         assert_eq!(conditions.values.len(), 4);
+        let records = Records {
+            tapes: vec!["V01007".parse().unwrap()],
+            globs: vec!["V02*".parse().unwrap()],
+            stages: vec!["end".to_owned()],
+            ..Records::default()
+        };
+        let mut conditions = event_conditions(&records);
+        assert_eq!(
+            conditions.select("id", "e", &["id"], None),
+            "SELECT id FROM e WHERE (tape = ANY($1) OR tape LIKE ANY($2)) AND stage = ANY($3) ORDER BY id"
+        );
+        assert_eq!(conditions.values.len(), 3);
     }
 }

@@ -106,13 +106,7 @@ impl Case<'_> {
         if let Some(wanted) = self.task.wanted {
             what.push(format!("what was asked for is dropped ({})", wanted.name()));
         }
-        let mut remarks = Vec::new();
-        if matches!(state, State::Quarantined | State::Reclaimed) {
-            remarks.push(format!(
-                "nothing is changed in CTA: the tape stays as it is, most likely in pool {}",
-                self.ground.settings.quarantine_pool
-            ));
-        }
+        let remarks: Vec<String> = self.left_in_cta().into_iter().collect();
         let note =
             self.note("removed", json!({"state": state, "mode": self.tape.mode, "responsible": self.tape.responsible}));
         self.task.removed(self.ground);
@@ -121,6 +115,33 @@ impl Case<'_> {
             change: RowChange::Remove,
             notes: vec![note],
             ..Judged::new(Plan::Change { what, remarks })
+        }
+    }
+
+    /// How CTA's tape is left where its row goes after quarantine began, and what gives it back or takes it on.
+    fn left_in_cta(&self) -> Option<String> {
+        let state = self.tape.state();
+        let memory = &self.task.memory;
+        let was_disabled = memory.source_state.as_deref() == Some("DISABLED");
+        let disabled = was_disabled || memory.issued.contains_key("set-disabled");
+        let (named, pool) = (if disabled { "DISABLED " } else { "" }, &self.ground.settings.quarantine_pool);
+        let left = format!("nothing is changed in CTA: by what was recorded it stays {named}in pool {pool}");
+        let requeue = self.command("requeue");
+        match state {
+            State::Quarantined if memory.issued.contains_key("reclaim") => {
+                Some(format!("{left}, and a reclaim of it may have happened; {requeue} finds out and goes on instead"))
+            }
+            State::Quarantined => {
+                let back = match &memory.source_state {
+                    Some(before) => format!("state {before} and pool {}", self.tape.tapepool),
+                    None => format!("the state it had and pool {}", self.tape.tapepool),
+                };
+                Some(format!("{left}; {} gives it {back} back instead", self.command("abort")))
+            }
+            State::Reclaimed => Some(format!(
+                "{left}, empty: nobody else moves it to its destination; it cannot be given back any more, {requeue} lets finish move it"
+            )),
+            State::Entered | State::Started | State::Repacked | State::Finished => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::told;
 use crate::left::{Copy, FileLeft, Listing, TapeFile};
-use crate::output::{Desk, Exit, bytes, cell, clean, iso, local};
+use crate::output::{Desk, Exit, bytes, cell, clean, counted, iso, local};
 
 /// How many `cta-admin` ask for copies at once.
 const AT_ONCE: usize = 4;
@@ -281,7 +281,7 @@ fn people(
         desk.data(&format!("{} more: --limit", total.files - shown))?;
     }
     let left = i64::try_from(total.bytes).unwrap_or(i64::MAX);
-    desk.data(&format!("\nCTA says that {} files, {} bytes, are on it", total.files, bytes(left)))?;
+    desk.data(&format!("\nCTA says that {}, {} bytes, are on it", counted(total.files, "file"), bytes(left)))?;
     if let Some(gone) = listing.gone(around.made().map(|made| made.files)) {
         desk.data(&format!("{gone} files of the listing are no longer on it"))?;
     }

@@ -128,7 +128,7 @@ async fn look_at_rows(
     }
     if ahead > 0 {
         report.remarks.push(format!(
-            "{ahead} tapes have a stamp ahead of the database's clock: is 'time_zone' ({}) the zone of this table?",
+            "tapes with a stamp ahead of the database's clock: {ahead}; is 'time_zone' ({}) the zone of this table?",
             store.settings().time_zone
         ));
     }

@@ -14,6 +14,7 @@ use crate::cli::Ls;
 use crate::filter::{Selected, vid_of};
 use crate::heading::{Remark, heading};
 use crate::output::{Desk, Exit, iso};
+use table::Form;
 
 pub mod sort;
 pub mod table;
@@ -98,11 +99,11 @@ impl Listed {
 /// A tape and why it is not further.
 pub type Row<'a> = (&'a Overview, &'a Explained);
 
-/// Lists tapes.
+/// Lists tapes; a reason that is too long for its line is cut at a terminal, unless `verbose`.
 ///
 /// # Errors
 /// What the database says.
-pub async fn run(store: &Store, ls: &Ls, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
+pub async fn run(store: &Store, ls: &Ls, verbose: bool, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
     if let Some(every) = ls.watch {
         return watch::run(store, ls, every, json, desk).await;
     }
@@ -112,10 +113,14 @@ pub async fn run(store: &Store, ls: &Ls, json: bool, desk: &mut Desk<'_>) -> any
         machines(&rows, ls.jsonl, desk)?;
     } else {
         let heading = listed.around.heading(store.settings());
-        table::people(&rows, &heading, &listed, ls.long, desk)?;
+        let form = Form { long: ls.long, whole: verbose };
+        table::people(&rows, &heading, &listed, form, desk)?;
     }
     if left > 0 {
-        desk.remark(&format!("there are more than these {}: --limit", rows.len()));
+        desk.remark(&match rows.len() {
+            1 => "there are more than this one: --limit".to_owned(),
+            shown => format!("there are more than these {shown}: --limit"),
+        });
     }
     for vid in &listed.selected.missing {
         desk.remark(&format!("error: {vid}: not in the table"));
@@ -280,11 +285,43 @@ mod tests {
         assert_eq!(keys(&object(rows[0].0, rows[0].1)), keys(&object(rows[1].0, rows[1].1)));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut desk = Desk { out: &mut out, err: &mut err, ask: None, width: None, colour: false };
-        table::people(&rows, &[], &listed, false, &mut desk).unwrap();
-        table::people(&rows, &[], &listed, true, &mut desk).unwrap();
+        for long in [false, true] {
+            table::people(&rows, &[], &listed, Form { long, whole: false }, &mut desk).unwrap();
+        }
         let text = String::from_utf8(out).unwrap();
         assert!(text.find("V01007").unwrap() < text.find("odd rows").unwrap(), "{text}");
         assert!(text.contains("1d2h") && text.contains("4.0M") && text.contains("audit"), "{text}");
         assert!(!text.contains('\x1b'), "the pool's name must not steer the terminal: {text:?}");
+    }
+
+    #[test]
+    fn at_a_terminal_each_tape_has_a_line_and_the_reason_is_cut_to_it() {
+        let mut overview = overview();
+        let long =
+            "a reason that goes on and on until no terminal of this world is wide enough for all of it".to_owned();
+        overview.hold = Some(Hold { who: "alice@desk".to_owned(), why: long.clone(), until: None });
+        let around = around();
+        let whys = vec![around.explain(&overview, &Settings::default())];
+        let selected = Selected { overviews: vec![overview], ..Selected::default() };
+        let listed = Listed { selected, whys, around, finished: None };
+        let rows: Vec<Row<'_>> = listed.selected.overviews.iter().zip(&listed.whys).collect();
+        let shown = |width, whole| {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut desk = Desk { out: &mut out, err: &mut err, ask: None, width, colour: false };
+            table::people(&rows, &[], &listed, Form { long: false, whole }, &mut desk).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for width in 90..200 {
+            let text = shown(Some(width), false);
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{width}: {text}");
+            assert_eq!(text.lines().count(), 2, "{width}: {text}");
+            let whole = text.contains(&long);
+            assert!(whole != text.trim_end().ends_with('…'), "{width}: {text}");
+        }
+        assert!(shown(Some(100), false).contains('…'));
+        assert!(shown(Some(100), true).lines().count() > 2 && !shown(Some(100), true).contains('…'));
+        assert!(shown(None, false).contains(&long), "into a pipe goes all of it");
+        let narrow = shown(Some(50), false);
+        assert!(!narrow.contains('…'), "too narrow for anything but wrapping: {narrow}");
     }
 }

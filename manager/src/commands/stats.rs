@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::told;
 use crate::forecast::{Forecast, Span, forecast, range, took};
-use crate::output::{Desk, Exit, bytes, cell, iso};
+use crate::output::{Desk, Exit, bytes, cell, counted, iso};
 
 /// Which time.
 #[derive(Debug, Args)]
@@ -97,7 +97,8 @@ fn machines(figures: &Figures, slots: u32, options: &Stats) -> Value {
         "repacked_bytes_per_day": bytes_per_day(figures, options),
         "stage_times": times,
         "stage_times_days": DURATION_DAYS,
-        "ahead": {"to_start": ahead.to_start, "repacking": ahead.repacking, "after": ahead.after, "set_aside": ahead.set_aside},
+        "ahead": {"to_start": ahead.to_start, "repacking": ahead.repacking, "after": ahead.after, "set_aside": ahead.set_aside,
+                  "stuck_slots": ahead.stuck_slots},
         "forecast": foretold(&figures.forecast),
     })
 }
@@ -183,12 +184,21 @@ fn people(figures: &Figures, slots: u32, options: &Stats, desk: &mut Desk<'_>) -
         let table = desk.table(&["STAGE", "HALF WITHIN", "9 OF 10 WITHIN", "TAPES"], rows);
         desk.data(&format!("\n{table}\nfrom stamp to stamp, waiting included, in the last {DURATION_DAYS} days"))?;
     }
-    desk.data(&format!("\n{}", words(&figures.forecast)))
+    desk.data(&format!("\n{}", words(&figures.forecast, figures.ahead.set_aside)))
 }
 
-fn words(forecast: &Forecast) -> String {
+fn left_out(set_aside: i64) -> String {
+    match set_aside {
+        0 => String::new(),
+        tapes => {
+            format!("; without {} that stand still: manual, stopped, stalled, held or odd", counted(tapes, "tape"))
+        }
+    }
+}
+
+fn words(forecast: &Forecast, set_aside: i64) -> String {
     match forecast {
-        Forecast::Empty => format!("forecast: {EMPTY}"),
+        Forecast::Empty => format!("forecast: {EMPTY}{}", left_out(set_aside)),
         Forecast::Unknown(why) => format!("forecast: none: {why}"),
         Forecast::About { repacked, finished, basis } => {
             let repacked = match repacked {

@@ -12,7 +12,7 @@ use common::task::Outcome;
 use super::{Listed, Row};
 use crate::commands::change::remaining;
 use crate::heading::Remark;
-use crate::output::{Desk, bytes, cell, clean, coloured};
+use crate::output::{Desk, bytes, clean, coloured, cut};
 
 /// Headings of the columns.
 pub fn header(long: bool) -> &'static [&'static str] {
@@ -41,6 +41,18 @@ pub fn header(long: bool) -> &'static [&'static str] {
     }
 }
 
+/// How much of each tape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// All columns.
+    pub long: bool,
+    /// The whole reason, however long it is.
+    pub whole: bool,
+}
+
+/// Columns that a cut reason must have; where there are fewer, all is wrapped.
+const ROOM: usize = 20;
+
 /// Prints the heading, the table, and the odd rows.
 ///
 /// # Errors
@@ -49,25 +61,28 @@ pub fn people(
     rows: &[Row<'_>],
     heading: &[Remark],
     listed: &Listed,
-    long: bool,
+    form: Form,
     desk: &mut Desk<'_>,
 ) -> anyhow::Result<()> {
     for line in heading {
         let text = desk.painted(&line.text, line.urgent.then_some(Color::Yellow));
         desk.data(&text)?;
     }
-    let good: Vec<Vec<Cell>> = rows
+    let mut good: Vec<(Vec<String>, Option<Color>)> = rows
         .iter()
         .filter_map(|(overview, why)| {
             let tape = overview.row.as_ref().ok()?;
-            let why = reason(why, listed);
-            Some(if long { wide(tape, overview, why) } else { narrow(tape, overview, why) })
+            Some((cells(tape, overview, reason(why, listed), form.long), colour(tape, overview)))
         })
         .collect();
+    if let Some(width) = desk.width.filter(|_| !form.long && !form.whole) {
+        cut_reasons(&mut good, usize::from(width));
+    }
+    let good: Vec<Vec<Cell>> = good.into_iter().map(|(cells, colour)| painted(cells, colour)).collect();
     if good.is_empty() {
         desk.remark(&nothing(listed));
     } else {
-        let table = desk.table(header(long), good);
+        let table = desk.table(header(form.long), good);
         desk.data(&table)?;
     }
     let odd: Vec<String> = rows
@@ -123,38 +138,60 @@ pub fn colour(tape: &Tape, overview: &Overview) -> Option<Color> {
     }
 }
 
-fn narrow(tape: &Tape, overview: &Overview, why: String) -> Vec<Cell> {
-    vec![
-        cell(tape.vid.as_str()),
-        cell(tape.state().column()),
-        coloured(tape.mode.label(), colour(tape, overview)),
-        cell(since(tape, overview.now)),
-        cell(&tape.tapepool),
-        cell(tape.priority.to_string()),
-        coloured(why, colour(tape, overview)),
-    ]
+/// Cuts the last cell of each row so that the row fits into a line, where there is room for something to be left of it.
+fn cut_reasons(rows: &mut [(Vec<String>, Option<Color>)], width: usize) {
+    let last = header(false).len() - 1;
+    let widest = |at: usize| {
+        let cells = rows.iter().map(|(cells, _)| cells[at].as_str()).chain([header(false)[at]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    // A blank on both sides of each cell.
+    let used: usize = (0..last).map(|at| widest(at) + 2).sum();
+    let Some(room) = width.checked_sub(used + 2).filter(|room| *room >= ROOM) else { return };
+    for (cells, _) in rows {
+        if cells[last].chars().count() > room {
+            cells[last] = cut(&cells[last], room);
+        }
+    }
 }
 
-fn wide(tape: &Tape, overview: &Overview, why: String) -> Vec<Cell> {
+/// Cells in the colour of the tape: its mode and its reason.
+fn painted(cells: Vec<String>, colour: Option<Color>) -> Vec<Cell> {
+    let last = cells.len() - 1;
+    let cells = cells.into_iter().enumerate();
+    cells.map(|(at, text)| coloured(text, colour.filter(|_| at == MODE || at == last))).collect()
+}
+
+/// Where the mode stands.
+const MODE: usize = 2;
+
+/// The cells of a tape, in the order of [`header`].
+pub fn cells(tape: &Tape, overview: &Overview, why: String, long: bool) -> Vec<String> {
+    let head = [
+        tape.vid.as_str().to_owned(),
+        tape.state().column().to_owned(),
+        tape.mode.label().to_owned(),
+        since(tape, overview.now),
+    ];
+    let others = if long { wide(tape, overview) } else { vec![tape.tapepool.clone(), tape.priority.to_string()] };
+    head.into_iter().chain(others).chain([why]).map(|text| clean(&text)).collect()
+}
+
+fn wide(tape: &Tape, overview: &Overview) -> Vec<String> {
     let task = overview.task.as_ref();
-    let text = |value: Option<String>| cell(value.unwrap_or_else(|| "-".to_owned()));
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     vec![
-        cell(tape.vid.as_str()),
-        cell(tape.state().column()),
-        coloured(tape.mode.label(), colour(tape, overview)),
-        cell(since(tape, overview.now)),
-        cell(crate::output::local(tape.stamps.begun())),
-        cell(&tape.tapepool),
-        cell(&tape.mediatype),
-        cell(tape.priority.to_string()),
-        cell(&tape.responsible),
-        cell(tape.files.to_string()),
-        cell(bytes(tape.bytes)),
-        cell(format!("{}%", tape.usage)),
+        crate::output::local(tape.stamps.begun()),
+        tape.tapepool.clone(),
+        tape.mediatype.clone(),
+        tape.priority.to_string(),
+        tape.responsible.clone(),
+        tape.files.to_string(),
+        bytes(tape.bytes),
+        format!("{}%", tape.usage),
         text(task.and_then(|task| task.stage.clone())),
         text(task.map(|task| task.round.to_string())),
         text(task.and_then(|task| task.slot_since).map(|at| ago(overview.now - at))),
         text(task.and_then(|task| task.owner.clone())),
-        coloured(why, colour(tape, overview)),
     ]
 }

@@ -11,6 +11,8 @@ use common::stages::STAGES;
 use common::tape::Vid;
 use serde_json::{Value, json};
 
+use crate::output::counted;
+
 /// How long CTA, and the broker, may take.
 const LIMIT: Duration = Duration::from_secs(8);
 
@@ -75,6 +77,16 @@ impl<T> Said<T> {
 }
 
 impl CtaSays {
+    /// It was not asked again: it did not answer a moment ago.
+    pub fn unasked(why: &str) -> CtaSays {
+        CtaSays { tape: Said::Unasked(why.to_owned()), request: Said::Unasked(why.to_owned()) }
+    }
+
+    /// Why it answered nothing at all.
+    pub fn is_away(&self) -> Option<String> {
+        self.tape.error().filter(|_| self.request.error().is_some()).map(str::to_owned)
+    }
+
     /// The repack request, if there is one.
     pub fn repack(&self) -> Option<&Repack> {
         self.request.told()
@@ -131,8 +143,8 @@ impl CtaSays {
             (
                 "content",
                 format!(
-                    "{} files, {} bytes live{dirty}; {} written, {}",
-                    tape.nb_master_files,
+                    "{}, {} bytes live{dirty}; {} written, {}",
+                    counted(tape.nb_master_files, "file"),
                     size(tape.master_data_in_bytes),
                     size(tape.occupancy),
                     if tape.full { "full" } else { "not full" }
@@ -144,7 +156,7 @@ impl CtaSays {
 
 fn request_line(repack: &Repack) -> String {
     let failed = repack.failed_to_retrieve_files.saturating_add(repack.failed_to_archive_files);
-    let failed = if failed > 0 { format!(", {failed} files failed") } else { String::new() };
+    let failed = if failed > 0 { format!(", {} failed", counted(failed, "file")) } else { String::new() };
     let log = &repack.creation_log;
     format!("{}{failed}; made by {}@{} at {}", repack.status, log.username, log.host, common::stages::moment(log.time))
 }
@@ -193,7 +205,7 @@ impl QueueSays {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let one = |name: &str, depth: &Option<Depth>| match depth {
             Some(depth) => {
-                let (messages, consumers) = (plural(depth.messages, "message"), plural(depth.consumers, "consumer"));
+                let (messages, consumers) = (counted(depth.messages, "message"), counted(depth.consumers, "consumer"));
                 format!("{name}: {messages} that nobody has in hand, {consumers}")
             }
             None => format!("{name}: there is no such queue"),
@@ -203,8 +215,4 @@ impl QueueSays {
         lines.push(("dead letters", one(&self.dead.0, &self.dead.1)));
         lines
     }
-}
-
-fn plural(count: u32, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

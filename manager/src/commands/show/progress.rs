@@ -1,13 +1,15 @@
 //! How far a running repack is: a bar, how fast, how long still.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::cta::reply::Repack;
 use common::explain::ago;
 use common::task::{Progress, Task};
 use serde_json::{Value, json};
 
-/// Characters of the bar.
+/// Characters of the bar where there is no terminal; the least and the most where there is one.
 const BAR: usize = 20;
+const SHORTEST: usize = 10;
+const LONGEST: usize = 50;
 
 /// Seconds without an advance after which a rate says nothing of what is to come.
 const STILL: f64 = 600.0;
@@ -23,6 +25,8 @@ pub struct Advance {
     pub left: Option<f64>,
     /// What the rate was measured over, in words.
     pub over: &'static str,
+    /// For how long this stands in the task row; none: CTA says so now.
+    pub recorded: Option<TimeDelta>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -70,7 +74,8 @@ impl Advance {
         };
         let to_do = now.total_bytes.saturating_sub(now.archived_bytes);
         let left = rate.filter(|rate| *rate > 0.0 && now.total_bytes > 0).map(|rate| real(to_do) / rate);
-        Some(Advance { now, rate, left, over })
+        let recorded = cta.is_none().then(|| at - when);
+        Some(Advance { now, rate, left, over, recorded })
     }
 
     /// Part that is done, 0 to 1; by bytes, else by copies. None: nothing is known to be done.
@@ -82,22 +87,37 @@ impl Advance {
         (all > 0).then(|| (real(done) / real(all)).clamp(0.0, 1.0))
     }
 
-    /// The bar, how fast, how long still.
-    pub fn lines(&self) -> Vec<String> {
+    /// The bar, how fast, how long still; the bar takes what of the width is left, and a line of its own where that is little.
+    pub fn lines(&self, width: Option<usize>) -> Vec<String> {
         let size = |bytes: u64| crate::output::bytes(i64::try_from(bytes).unwrap_or(i64::MAX));
         let now = &self.now;
-        let failed = if now.failed_files > 0 { format!(", {} files failed", now.failed_files) } else { String::new() };
-        let Some(part) = self.part() else { return vec![format!("{}: nothing is counted yet{failed}", now.status)] };
-        let mut lines = vec![format!(
-            "{} {} {}, {} of {} copies, {} of {}{failed}",
-            now.status,
-            bar(part),
-            percent(part),
+        let failed = match now.failed_files {
+            0 => String::new(),
+            files => format!(", {} failed", crate::output::counted(files, "file")),
+        };
+        let recorded = self.recorded.map(|span| format!(", as recorded {} ago", ago(span))).unwrap_or_default();
+        let Some(part) = self.part() else {
+            return vec![format!("{}: nothing is counted yet{failed}{recorded}", now.status)];
+        };
+        let counts = format!(
+            "{} of {} copies, {} of {}{failed}{recorded}",
             now.archived_files,
             now.total_files,
             size(now.archived_bytes),
             size(now.total_bytes)
-        )];
+        );
+        let percent = percent(part);
+        let room = |beside: usize| width.map(|width| width.saturating_sub(now.status.len() + "  [] ".len() + beside));
+        let mut lines = match (room("100%, ".len() + counts.len()), room("100%".len())) {
+            (Some(room), Some(alone)) if room < SHORTEST => {
+                let bar = bar(part, alone.clamp(1, LONGEST));
+                vec![format!("{} {bar} {percent}", now.status), counts]
+            }
+            (room, _) => {
+                let bar = bar(part, room.map_or(BAR, |room| room.min(LONGEST)));
+                vec![format!("{} {bar} {percent}, {counts}", now.status)]
+            }
+        };
         if let Some(rate) = self.rate {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -130,15 +150,14 @@ fn percent(part: f64) -> String {
     format!("{:.0}%", (part * 100.0).floor())
 }
 
-fn bar(part: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "0 to 20")]
-    let full = ((part * BAR as f64).floor() as usize).min(BAR);
-    format!("[{}{}]", "#".repeat(full), "-".repeat(BAR - full))
+fn bar(part: f64, length: usize) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "0 to 50")]
+    let full = ((part * length as f64).floor() as usize).min(length);
+    format!("[{}{}]", "#".repeat(full), "-".repeat(length - full))
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
     use common::cta::reply::Log3;
 
     use super::*;
@@ -165,10 +184,36 @@ mod tests {
         let advance = Advance::of(None, Some(&repack(3_600_000_000, 1)), now()).unwrap();
         assert_eq!(advance.rate, Some(1_000_000.0));
         assert_eq!(advance.left, Some(3600.0));
-        let lines = advance.lines();
+        let lines = advance.lines(None);
         assert_eq!(lines[0], "Running [##########----------] 50%, 5 of 10 copies, 3.6G of 7.2G");
         assert_eq!(lines[1], "1.0MB/s since the request was made, about 1h left");
         assert_eq!(advance.object(), json!({"part": 0.5, "bytes_per_second": 1_000_000.0, "seconds_left": 3600.0}));
+    }
+
+    #[test]
+    fn the_bar_takes_the_room_that_there_is_and_no_more() {
+        let advance = Advance::of(None, Some(&repack(3_600_000_000, 1)), now()).unwrap();
+        let mut bars = Vec::new();
+        for width in 24..140 {
+            let lines = advance.lines(Some(width));
+            let line = &lines[0];
+            assert!(line.len() <= width, "{width}: {line}");
+            let (full, empty) = (line.matches('#').count(), line.matches('-').count());
+            assert!(empty - full <= 1 && full > 0, "{width}: {line}");
+            assert!(lines.concat().contains("5 of 10 copies") && line.contains("50%"), "{width}: {lines:?}");
+            bars.push(full + empty);
+        }
+        assert_eq!(bars.iter().max(), Some(&LONGEST));
+        assert_eq!(bars.last(), Some(&LONGEST), "a wide terminal has a long bar");
+    }
+
+    #[test]
+    fn what_was_recorded_is_not_told_as_what_cta_says() {
+        let cta = repack(3_600_000_000, 1);
+        let said = Advance::of(None, Some(&cta), now()).unwrap();
+        assert!(!said.lines(None)[0].contains("recorded"));
+        let recorded = Advance { recorded: Some(TimeDelta::minutes(5)), ..said };
+        assert!(recorded.lines(None)[0].ends_with(", as recorded 5m ago"), "{:?}", recorded.lines(None));
     }
 
     #[test]
@@ -202,11 +247,11 @@ mod tests {
     #[test]
     fn what_is_not_done_is_not_shown_as_done() {
         let advance = Advance::of(None, Some(&repack(7_199_999_999, 1)), now()).unwrap();
-        assert!(advance.lines()[0].contains("[###################-] 99%"), "{:?}", advance.lines());
+        assert!(advance.lines(None)[0].contains("[###################-] 99%"), "{:?}", advance.lines(None));
         let mut nothing = repack(0, 1);
         nothing.total_bytes_to_archive = 0;
         nothing.total_files_to_archive = 0;
-        let lines = Advance::of(None, Some(&nothing), now()).unwrap().lines();
+        let lines = Advance::of(None, Some(&nothing), now()).unwrap().lines(None);
         assert_eq!(lines, ["Running: nothing is counted yet"]);
     }
 
