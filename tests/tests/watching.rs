@@ -182,10 +182,13 @@ async fn the_bar_of_a_repack_moves_fits_the_terminal_and_is_gone_at_the_end() {
     assert!(!screen.contains("before"), "{screen}");
 
     site.edit(|world| world.skip(REPACK_MS / 2));
-    let half = terminal.until("a bar", |screen| bar(screen).is_some_and(|(_, full)| full > 0));
+    // A rate wants a second since the request was made.
+    let half = terminal.until("a bar and a rate", |screen| {
+        bar(screen).is_some_and(|(_, full)| full > 0) && screen.contains("B/s since the request was made, about ")
+    });
     let (line, full) = bar(&half).unwrap();
     assert!(line.contains("] ") && line.contains("%, ") && line.contains(" copies"), "{half}");
-    assert!(half.contains("B/s since the request was made, about ") && half.contains(" left"), "{half}");
+    assert!(half.contains(" left"), "{half}");
     site.edit(|world| world.skip(REPACK_MS / 4));
     let more = terminal.until("more of the bar", |screen| bar(screen).is_some_and(|(_, now)| now > full));
     assert_eq!(more.matches("Running [").count(), 1, "the new bar stands in place of the old one: {more}");

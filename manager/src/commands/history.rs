@@ -194,8 +194,7 @@ impl Unseen {
     }
 
     fn note(&mut self, tape: &str) {
-        let named = self.vids.iter().any(|vid| vid.as_str() == tape);
-        if named && !self.seen.contains(tape) {
+        if !self.seen.contains(tape) && self.vids.iter().any(|vid| vid.as_str() == tape) {
             self.seen.insert(tape.to_owned());
         }
         for glob in &self.globs {
