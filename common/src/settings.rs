@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::tape::Vid;
 
 mod defaults;
+mod mail;
 mod passwords;
 mod problem;
 mod read;
@@ -201,6 +202,8 @@ pub struct Settings {
     pub producer: Producer,
     /// `cta-ops-repack-worker`.
     pub worker: Worker,
+    /// `notify`.
+    pub notify: Notify,
 }
 
 /// `logging`.
@@ -419,4 +422,19 @@ pub struct Worker {
     pub stages: Vec<String>,
     /// Where metrics are served; none: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+}
+
+/// `notify`, with `email` and `binaries.sendmail`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notify {
+    /// Whether a digest of the tapes that need a person is mailed.
+    pub mail: bool,
+    /// The least time between two digests.
+    pub interval: Duration,
+    /// The program that takes mail.
+    pub sendmail: PathBuf,
+    /// Plain addresses, at least one where mail is on; empty where it is off, for nobody reads them then.
+    pub recipients: Vec<String>,
+    /// A plain address; none: the mail system's own choice.
+    pub sender: Option<String>,
 }

@@ -78,6 +78,11 @@ pub fn text(settings: &Settings) -> String {
             "metrics_listen": settings.worker.metrics_listen,
         },
     });
+    let notify = &settings.notify;
+    tool["notify"] = json!({"mail": notify.mail, "interval_secs": notify.interval.as_secs_f64()});
+    if notify.mail {
+        tool["email"] = json!({"recipients": notify.recipients, "sender": notify.sender});
+    }
     let mut set = |section: &str, key: &str, value: Option<Value>| {
         if let Some(value) = value {
             if section.is_empty() {
@@ -101,7 +106,8 @@ pub fn text(settings: &Settings) -> String {
         };
         set("", "broker", Some(json!({"url": url, "prefix": broker.prefix})));
     }
-    let mut global = json!({"binaries": {"cta-admin": path(&settings.cta_admin.program)}, "tape": {}});
+    let binaries = json!({"cta-admin": path(&settings.cta_admin.program), "sendmail": path(&notify.sendmail)});
+    let mut global = json!({"binaries": binaries, "tape": {}});
     if let Some(map) = &settings.lib_to_pool_map {
         global["tape"]["lib_to_pool_map"] = json!(map);
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState, RepackMode, Retry, Scan,
-    Secret, Settings, SslMode, TableName, Worker,
+    CtaAdmin, Database, Listing, Logging, Notify, Priorities, Priority, Producer, QuarantineState, RepackMode, Retry,
+    Scan, Secret, Settings, SslMode, TableName, Worker,
 };
 
 /// The stages of a tape, in their order: what `cta-ops-repack-worker.stages` may name.
@@ -113,6 +113,18 @@ impl Default for Worker {
     }
 }
 
+impl Default for Notify {
+    fn default() -> Notify {
+        Notify {
+            mail: false,
+            interval: Duration::from_secs(3600),
+            sendmail: PathBuf::from("/usr/sbin/sendmail"),
+            recipients: Vec::new(),
+            sender: None,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -143,6 +155,7 @@ impl Default for Settings {
             broker: None,
             producer: Producer::default(),
             worker: Worker::default(),
+            notify: Notify::default(),
         }
     }
 }

@@ -10,13 +10,14 @@ use chrono::format::{Item, StrftimeItems};
 use lapin::uri::AMQPUri;
 
 use super::defaults::{DAY, STAGE_NAMES};
+use super::mail;
 use super::passwords;
 use super::problem::{Problem, shown};
 use super::section::{Found, Reader, Section, as_text, as_whole, near_miss};
 use super::yaml::{self, Kind, Map};
 use super::{
-    Broker, Certificates, CtaAdmin, Database, Listing, Logging, Priorities, Priority, Producer, QuarantineState,
-    RepackMode, Retry, Scan, Secret, Settings, SslMode, TableName, Worker,
+    Broker, Certificates, CtaAdmin, Database, Listing, Logging, Notify, Priorities, Priority, Producer,
+    QuarantineState, RepackMode, Retry, Scan, Secret, Settings, SslMode, TableName, Worker,
 };
 
 /// The name of our section under `tools:`.
@@ -101,6 +102,11 @@ fn layers<'a>(reader: &Reader<'a>, root: &'a Kind) -> (Option<&'a Map>, Option<&
 
 fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
     let base = Settings::default();
+    let notify = mail::notify(root, base.notify);
+    let (program, sendmail) = root.section("binaries", |section| {
+        let program = PathBuf::from(section.text("cta-admin", &base.cta_admin.program.to_string_lossy()));
+        (program, mail::sendmail(section, &notify))
+    });
     let (config, lib_to_pool_map) = root.section("tape", |tape| {
         (tape.optional_path("cta-admin_config", base.cta_admin.user_config.clone()), lib_to_pool_map(tape))
     });
@@ -151,7 +157,7 @@ fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
         stall: root.time("stall_hours", base.stall, (3600.0, "hours"), false),
         pending_limit: root.time("pending_limit_secs", base.pending_limit, SECONDS, false),
         settle: root.time("settle_secs", base.settle, SECONDS, false),
-        cta_admin: cta_admin(root, config, base.cta_admin),
+        cta_admin: cta_admin(root, program, config, base.cta_admin),
         lib_to_pool_map,
         retry: root.section("retry", |section| retry(section, base.retry)),
         lease: root.time("lease_secs", base.lease, SECONDS, false),
@@ -163,12 +169,13 @@ fn settings(root: &Section<'_, '_>, around: &Around<'_>) -> Settings {
             metrics_textfile: section.optional_path("metrics_textfile", base.producer.metrics_textfile),
         }),
         worker: root.section("cta-ops-repack-worker", |section| worker(section, base.worker)),
+        notify: Notify { sendmail, ..notify },
     };
     between(root, &settings);
     settings
 }
 
-const SECONDS: (f64, &str) = (1.0, "seconds");
+pub(super) const SECONDS: (f64, &str) = (1.0, "seconds");
 
 /// What must hold between keys.
 fn between(root: &Section<'_, '_>, settings: &Settings) {
@@ -462,11 +469,7 @@ fn priority(section: &mut Section<'_, '_>) -> Priority {
     }
 }
 
-fn cta_admin(root: &Section<'_, '_>, config: Option<PathBuf>, base: CtaAdmin) -> CtaAdmin {
-    let program = root.section("binaries", |section| {
-        section.ignore(&["sendmail"]);
-        PathBuf::from(section.text("cta-admin", &base.program.to_string_lossy()))
-    });
+fn cta_admin(root: &Section<'_, '_>, program: PathBuf, config: Option<PathBuf>, base: CtaAdmin) -> CtaAdmin {
     root.section("cta_admin", |section| {
         let timeout = section.time("timeout_secs", base.timeout, SECONDS, false);
         let list_timeout = section.time("list_timeout_secs", base.list_timeout, SECONDS, false);
