@@ -238,6 +238,9 @@ pub struct Memory {
     pub waits: u32,
     /// When the Stop was committed.
     pub stopped_at: Option<DateTime<Utc>>,
+    /// What the last digest by mail said of the tape; see [`crate::store::Concern::what`]. Nothing is decided by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailed: Option<String>,
 }
 
 /// The main row as our last write left it, to notice edits by others.
@@ -539,6 +542,8 @@ impl Task {
         self.reason = None;
         self.memory.stopped_at = None;
         self.memory.refused_since = None;
+        // The same trouble after a decision is news.
+        self.memory.mailed = None;
     }
 
     /// Stage, generation and counters as the row warrants.
