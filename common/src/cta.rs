@@ -14,5 +14,5 @@ mod trouble;
 pub use command::{Command, Frontend, Query, typed};
 pub use guard::Deadline;
 pub use reply::Version;
-pub use run::Cta;
+pub use run::{Cta, SECRETS};
 pub use trouble::{Answer, Trouble, site_level};

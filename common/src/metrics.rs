@@ -19,7 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use serde_json::Value;
 
-use crate::reason::{Code, Kept};
+use crate::reason::{Code, Kept, NO_GATE_REFUSAL};
 use crate::stages::STAGES;
 
 mod picture;
@@ -177,11 +177,7 @@ impl Metrics {
         let labels_of = labels([("stage", of), ("outcome", outcome)]);
         self.tasks.get_or_create(&labels_of).inc();
         self.task_durations.get_or_create(&labels_of).observe(took.as_secs_f64());
-        let refusal = |why: &&Kept| {
-            let no_refusal =
-                [Code::Settling, Code::SiteTrouble, Code::LookFailed, Code::Crashed, Code::QuarantineNotOver];
-            !no_refusal.iter().any(|code| code.name() == why.code)
-        };
+        let refusal = |why: &&Kept| !NO_GATE_REFUSAL.iter().any(|code| code.name() == why.code);
         if let Some(why) = why.filter(|why| of == "reclaim" && refusal(why)) {
             self.gate_refusals.get_or_create(&labels([("code", code(&why.code))])).inc();
         }

@@ -64,6 +64,10 @@ codes! {
     NothingToRetry "nothing-to-retry" "A retry was asked for, but the repack is still running.";
 }
 
+/// Codes of a wait before reclaim that tell of no refusal by the reclaim gate.
+pub const NO_GATE_REFUSAL: [Code; 5] =
+    [Code::Settling, Code::SiteTrouble, Code::LookFailed, Code::Crashed, Code::QuarantineNotOver];
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

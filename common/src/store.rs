@@ -21,6 +21,7 @@ use crate::settings::Settings;
 use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
+mod concerns;
 pub mod examine;
 mod import;
 mod lists;
@@ -32,6 +33,7 @@ mod rows;
 mod site;
 mod statements;
 
+pub use concerns::{Concern, ConcernKind, Concerned, MAIL, NewMark};
 pub use import::{Column, Definition, Walked};
 pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,

@@ -54,6 +54,7 @@ pub fn heading(site: &SiteView, slots: &Slots, paused: &[Line], settings: &Setti
         false,
     )];
     lines.extend(ticks(site, settings));
+    lines.extend(mail(site, settings));
     for line in paused {
         let until = line.hold.until.map(|until| format!(", {}", remaining(until, site.now))).unwrap_or_default();
         let since = ago(site.now - line.since);
@@ -79,6 +80,17 @@ pub fn heading(site: &SiteView, slots: &Slots, paused: &[Line], settings: &Setti
         ));
     }
     lines
+}
+
+/// How long a digest may be on its way.
+const ON_ITS_WAY: TimeDelta = TimeDelta::minutes(1);
+
+/// The digest could not be mailed.
+fn mail(site: &SiteView, settings: &Settings) -> Option<Remark> {
+    let mail = site.mail.as_ref().filter(|_| settings.notify.mail)?;
+    let since = site.now - mail.trouble_since?;
+    let text = format!("no digest could be mailed for {}: {}", ago(since), cut(mail.trouble.as_ref()?));
+    (since >= ON_ITS_WAY).then(|| remark(text, true))
 }
 
 fn newest(site: &SiteView) -> Option<&Ticked> {
@@ -138,6 +150,9 @@ pub fn object(site: &SiteView, slots: &Slots, paused: &[Line]) -> Value {
         });
         each.collect::<Vec<_>>()
     });
+    let mail = site.mail.as_ref().map(|mail| {
+        json!({"at": iso(mail.at), "who": mail.who, "trouble": mail.trouble, "trouble_since": time(mail.trouble_since)})
+    });
     let stuck: Vec<Value> = slots.stuck.iter().map(|(vid, why)| json!({"vid": vid, "why": why})).collect();
     let paused: Vec<Value> = paused
         .iter()
@@ -147,7 +162,7 @@ pub fn object(site: &SiteView, slots: &Slots, paused: &[Line]) -> Value {
         })
         .collect();
     json!({"slots": {"taken": slots.taken, "max": slots.max, "stuck": stuck}, "paused": paused, "errors": site.errors,
-           "site_trouble": {"tapes": site.site_tapes, "text": site.site_text}, "ticks": ticks})
+           "site_trouble": {"tapes": site.site_tapes, "text": site.site_text}, "ticks": ticks, "mail": mail})
 }
 
 #[cfg(test)]
@@ -172,7 +187,7 @@ mod tests {
 
     fn site(minutes: i64) -> SiteView {
         let ticks = STAGES.map(|stage| ticked(stage.name, minutes)).into();
-        SiteView { ticks: Some(ticks), errors: 0, site_tapes: 0, site_text: None, now: now() }
+        SiteView { ticks: Some(ticks), mail: None, errors: 0, site_tapes: 0, site_text: None, now: now() }
     }
 
     fn slots() -> Slots {
@@ -213,6 +228,26 @@ mod tests {
         assert!(told(&never, &slots(), &[])[0].contains("no tick is recorded"));
         let old = SiteView { ticks: None, ..site(1) };
         assert!(told(&old, &slots(), &[])[0].contains("migrate"));
+    }
+
+    #[test]
+    fn a_digest_that_could_not_be_mailed_is_told_where_one_is_wanted_and_was_not_just_begun() {
+        let mut settings = Settings::default();
+        let mut site = site(1);
+        let mut tick = ticked("mail", 0);
+        (tick.trouble, tick.trouble_since) = (Some("no such program".to_owned()), Some(now() - TimeDelta::minutes(12)));
+        site.mail = Some(tick);
+        let lines = |site: &SiteView, settings: &Settings| {
+            let lines = heading(site, &slots(), &[], settings).into_iter().map(|line| line.text);
+            lines.skip(1).collect::<Vec<_>>()
+        };
+        assert!(lines(&site, &settings).is_empty());
+        settings.notify.mail = true;
+        assert_eq!(lines(&site, &settings), ["no digest could be mailed for 12m: no such program"]);
+        if let Some(mail) = &mut site.mail {
+            mail.trouble_since = Some(now() - TimeDelta::seconds(20));
+        }
+        assert!(lines(&site, &settings).is_empty());
     }
 
     #[test]

@@ -12,16 +12,20 @@
 //! | [`statistics`] | the lines of ended repacks, into their file |
 //! | [`append`] | files that others read while we add to them |
 //! | [`observe`] | the picture of the site for Prometheus, after every tick |
+//! | [`mail`], [`digest`], [`sendmail`] | the tapes that need a person: whether to tell, what, and to whom |
 //! | [`output`] | reports for people |
 
 pub mod append;
 pub mod cli;
 pub mod commands;
+pub mod digest;
 pub mod edge;
+pub mod mail;
 pub mod monitor;
 pub mod observe;
 pub mod output;
 pub mod prepare;
 pub mod scan;
+pub mod sendmail;
 pub mod statistics;
 pub mod tick;

@@ -12,7 +12,7 @@ use common::explain::Slots;
 use common::metrics::{Picture, Queue, TickSeen};
 use common::settings::Broker;
 use common::stages::STAGES;
-use common::store::Store;
+use common::store::SiteView;
 use common::tape::Vid;
 use tracing::{debug, warn};
 
@@ -56,7 +56,10 @@ pub async fn picture(context: &Context, took: Duration) -> anyhow::Result<Pictur
             _ => {}
         }
     }
-    picture.ticks = ticks(store).await?;
+    let site = store.site().await?;
+    // Where none is wanted any more, an old trouble is nobody's.
+    picture.mail_failed = context.settings.notify.mail && site.mail.as_ref().is_some_and(|mail| mail.trouble.is_some());
+    picture.ticks = ticks(site);
     if let Some(broker) = &context.settings.broker {
         picture.queues = queues(context, broker).await;
     }
@@ -80,14 +83,13 @@ async fn slots(context: &Context, picture: &mut Picture) -> anyhow::Result<()> {
 }
 
 /// None recorded where the tables are older than the program.
-async fn ticks(store: &Store) -> anyhow::Result<Vec<TickSeen>> {
-    let ticks = store.site().await?.ticks.unwrap_or_default();
+fn ticks(site: SiteView) -> Vec<TickSeen> {
     let seen = |tick: common::store::Ticked| TickSeen {
         at: seconds(tick.at),
         stage: tick.stage,
         trouble: tick.trouble.is_some(),
     };
-    Ok(ticks.into_iter().map(seen).collect())
+    site.ticks.unwrap_or_default().into_iter().map(seen).collect()
 }
 
 fn seconds(at: DateTime<Utc>) -> f64 {

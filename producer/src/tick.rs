@@ -28,7 +28,7 @@ use worker::service::{Shutdown, reached};
 use worker::{cleanup, dead_letter, look, notify};
 
 use crate::edge::{Post, Table};
-use crate::{observe, statistics};
+use crate::{mail, observe, statistics};
 
 /// Tasks marked and published at a time.
 const BATCH: i64 = 500;
@@ -213,6 +213,8 @@ pub async fn tick(context: &Context, stages: &[&'static Stage], dry_run: bool) -
     }
     locks.release().await;
     result?;
+    // Without the locks: a mail system that hangs holds up nobody else's tick.
+    mail::notify(context).await;
     observe::observe(context, begun.elapsed()).await;
     Ok(report)
 }

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::settings;
 
 /// Our own secrets: nothing that we start needs them.
-const SECRETS: [&str; 2] = ["CTA_OPS_DATABASE_PASSWORD", "CTA_OPS_BROKER_PASSWORD"];
+pub const SECRETS: [&str; 2] = ["CTA_OPS_DATABASE_PASSWORD", "CTA_OPS_BROKER_PASSWORD"];
 
 /// Bytes read at once, and how many such pieces may wait to be parsed.
 const PIECE: usize = 64 << 10;

@@ -77,6 +77,8 @@ pub struct Picture {
     pub held: u32,
     /// Last ticks.
     pub ticks: Vec<TickSeen>,
+    /// The last digest could not be mailed.
+    pub mail_failed: bool,
     /// Queues; empty without a broker, and where it could not be asked.
     pub queues: Vec<Queue>,
     /// How long the tick took that took this picture, in seconds.
@@ -174,6 +176,7 @@ impl Collector for Shown {
             "cta_repack_last_tick_trouble",
             picture.ticks.iter().map(|tick| (of_tick(tick), i64::from(tick.trouble))),
         )?;
+        gauges(out, "cta_repack_mail_failed", one(picture.mail_failed.into()))?;
         gauges(out, "cta_repack_last_tick_duration_seconds", one(picture.tick_secs))?;
         let of_queue = |queue: &Queue| labels([("queue", &queue.name)]);
         gauges(

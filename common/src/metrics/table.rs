@@ -174,6 +174,14 @@ pub const ALL: &[Described] = &[
         "1: the last tick of the stage could not do all of its work",
     ),
     metric(
+        "cta_repack_mail_failed",
+        Gauge,
+        &[],
+        "",
+        Producer,
+        "1: the last digest could not be mailed, and is tried again; also 0 where none is wanted",
+    ),
+    metric(
         "cta_repack_last_tick_duration_seconds",
         Gauge,
         &[],

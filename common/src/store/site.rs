@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio_postgres::error::SqlState;
 
+use super::concerns::mail_tick;
 use super::{Store, StoreError};
 
 /// The last tick of a stage.
@@ -25,6 +26,8 @@ pub struct Ticked {
 pub struct SiteView {
     /// The last tick of each stage, newest first; none: ticks are not recorded here, for the tables are older than this program.
     pub ticks: Option<Vec<Ticked>>,
+    /// When a digest was last mailed, or tried to be.
+    pub mail: Option<Ticked>,
     /// Tapes in mode error whose journey is not over.
     pub errors: i64,
     /// Tapes on their way whose last attempt found CTA, or the host that asked it, in trouble.
@@ -67,9 +70,14 @@ impl Store {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
             Err(error) => return Err(error.into()),
         };
+        let mail = match ticks {
+            Some(_) => mail_tick(&client.query_one(&self.statements.mail_tick, &[]).await?),
+            None => None,
+        };
         let row = client.query_one(&self.statements.site, &[]).await?;
         Ok(SiteView {
             ticks,
+            mail,
             errors: row.get("errors"),
             site_tapes: row.get("site_tapes"),
             site_text: row.get("site_text"),

@@ -1,5 +1,6 @@
 //! The text of the statements for the configured table.
 
+use super::concerns::{self, MAIL};
 use crate::journey::State;
 use crate::settings::TableName;
 
@@ -78,6 +79,13 @@ pub(super) struct Statements {
     pub count_events: String,
     pub picture: String,
     pub table_size: String,
+    pub concerns: String,
+    pub count_concerns: String,
+    pub concern_told: String,
+    pub lock_tasks: String,
+    pub lock_tasks_free: String,
+    pub mark_mailed: String,
+    pub mail_tick: String,
 }
 
 impl Statements {
@@ -95,7 +103,18 @@ impl Statements {
         );
         let task: String =
             TASK_COLUMNS.split(", ").map(|column| format!("k.{}", column.trim())).collect::<Vec<_>>().join(", ");
+        let concerned = concerns::source(&t, &task_table);
         Statements {
+            concerns: concerns::new_ones(&concerned),
+            count_concerns: concerns::counted(&concerned),
+            concern_told: concerns::told(&event),
+            lock_tasks: concerns::lock(&task_table, false),
+            lock_tasks_free: concerns::lock(&task_table, true),
+            mark_mailed: concerns::mark(&task_table, &concerned),
+            mail_tick: format!(
+                "SELECT k.stage, k.at, k.who, k.trouble, k.trouble_since, clock_timestamp() AS now \
+                 FROM (SELECT 1) one LEFT JOIN {tick} k ON k.stage = '{MAIL}'"
+            ),
             task_regclass: task_table.clone(),
             ready: "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(), to_regclass($1) IS NOT NULL"
                 .to_owned(),
@@ -226,7 +245,7 @@ impl Statements {
                  ON CONFLICT (stage) DO UPDATE SET at = clock_timestamp(), who = EXCLUDED.who, trouble = EXCLUDED.trouble, \
                  trouble_since = CASE WHEN EXCLUDED.trouble IS NOT NULL THEN COALESCE(k.trouble_since, clock_timestamp()) END"
             ),
-            ticks: format!("SELECT stage, at, who, trouble, trouble_since FROM {tick} ORDER BY at DESC, stage"),
+            ticks: format!("SELECT stage, at, who, trouble, trouble_since FROM {tick} WHERE stage <> '{MAIL}' ORDER BY at DESC, stage"),
             site: format!(
                 "SELECT (SELECT count(*) FROM {t} WHERE mode = 'error' AND finished IS NULL) AS errors, \
                  (SELECT count(*) FROM {task_table} k JOIN {t} m ON m.tape = k.tape \

@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn around() -> Around {
-        let site = SiteView { ticks: None, errors: 0, site_tapes: 0, site_text: None, now: overview().now };
+        let site = SiteView { ticks: None, mail: None, errors: 0, site_tapes: 0, site_text: None, now: overview().now };
         Around { slots: Slots { taken: 0, max: 1, stuck: Vec::new() }, paused: Vec::new(), site }
     }
 
