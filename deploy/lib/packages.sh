@@ -12,8 +12,7 @@
 package_is_there() {
   local found
   case "$1" in
-    # Its promtool.
-    prometheus) command -v promtool >/dev/null ;;
+    prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
     gcc) command -v cc >/dev/null ;;
     git | jq | shellcheck | openssl | tmux) command -v "$1" >/dev/null ;;
     postgresql)
@@ -71,7 +70,7 @@ packages_policy=/usr/sbin/policy-rc.d
 packages_policy_before=/usr/sbin/policy-rc.d.before-cta-ops-repack
 packages_cluster_conf=/etc/postgresql-common/createcluster.conf
 packages_mark='# temporary: written by cta-ops-repack'
-packages_units=(rabbitmq-server.service epmd.service epmd.socket)
+packages_units=(rabbitmq-server.service epmd.service epmd.socket prometheus.service)
 packages_units_before=()
 packages_log=
 

@@ -8,6 +8,7 @@ pub mod desk;
 pub mod fleet;
 pub mod kinds;
 pub mod private;
+pub mod prometheus;
 pub mod proxy;
 pub mod services;
 pub mod shell;

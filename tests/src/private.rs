@@ -27,7 +27,7 @@ fn open_directory() -> TempDir {
 }
 
 /// Free ports below the range from which outgoing connections take theirs.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let mut chance = Chance::seeded(u64::from(std::process::id()) ^ cta_sim::store::now_us());
     let mut ports = [0; N];
     for port in &mut ports {
@@ -43,20 +43,20 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 /// A server's process; killed when dropped.
 #[derive(Debug)]
-struct Server {
+pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
-    fn start(command: &mut Command, log: &Path) -> Server {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Server {
         let out = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the server's log");
         let err = out.try_clone().expect("the server's log");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().expect("the server is started");
         Server { child, log: log.to_owned() }
     }
 
-    fn until(&mut self, what: &str, mut answers: impl FnMut() -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut answers: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !answers() {
             let ended = self.child.try_wait().expect("a child");
@@ -91,7 +91,7 @@ impl Drop for Server {
 }
 
 /// Dies with the thread that starts it: start servers from the test itself.
-fn mortal(as_user: Option<&str>) -> Command {
+pub(crate) fn mortal(as_user: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
     if let Some(user) = as_user {
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
