@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::broker::{Link, Topology};
 use common::journey::{Mode, State};
 use common::settings::{Broker, Secret};
+use common::store::MAIL;
 use cta_sim::World;
 use journeys::fleet::Fleet;
 use journeys::services::{Services, TestVhost};
@@ -173,6 +174,15 @@ async fn tapes_go_all_the_way_and_are_given_back_with_the_rights_of_a_worker_and
     site.tick_until("V01001 finished, V01002 given back", |rows| rows.len() == 1 && all_at_rest(rows)).await;
     assert_eq!(site.at("V01001").await, (State::Finished, Mode::Auto));
     assert_eq!(site.world().tapes["V01002"].state.name(), "ACTIVE", "given back");
+    // The digest by mail needs no further right.
+    site.sql("UPDATE repack_status SET finished = NULL, mode = 'error'").await;
+    let store = site.store();
+    store.ticked(&[MAIL], None).await.expect("the attempt is written down");
+    let mut new = store.concerns(10).await.expect("the tapes that need a person").new;
+    store.date_concerns(&mut new).await.expect("since when");
+    store.mark_mailed(&[(&new[0].tape, &new[0].what)]).await.expect("the tape is marked");
+    assert_eq!(store.concerns(10).await.expect("the others").new, []);
+    site.sql("UPDATE repack_status SET finished = now(), mode = 'auto'").await;
 
     as_role(&mut site, &roles.viewer);
     manager(&site, &["ls", "--all"]).ended(0);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use common::settings::{Problem, Settings};
+use common::settings::{Notify, Problem, Settings};
 use rustix::fs::{Access, access};
 
 /// What stands in an example where a site's own value belongs.
@@ -25,7 +25,20 @@ pub fn look(settings: &Settings) -> Vec<Problem> {
         }
     }
     found.extend(log_dir(&settings.logging.log_dir));
+    found.extend(sendmail(&settings.notify));
     found
+}
+
+/// Whether it is a file that somebody may run.
+fn runs(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The program that takes mail, where the producer of this host would send some.
+fn sendmail(notify: &Notify) -> Option<Problem> {
+    let expected =
+        "no such program; where a producer runs, no digest can be mailed: install a mail system, or name its program";
+    (notify.mail && !runs(&notify.sendmail)).then(|| problem("binaries.sendmail", &notify.sendmail, expected))
 }
 
 fn problem(key: &str, value: impl AsRef<Path>, expected: impl Into<String>) -> Problem {
@@ -50,9 +63,6 @@ fn placeholders(settings: &Settings) -> Vec<Problem> {
 /// The program that talks to CTA; a name without directory is looked for as a shell would.
 fn program(program: &Path, path: Option<std::ffi::OsString>) -> Option<Problem> {
     const KEY: &str = "binaries.cta-admin";
-    let runs = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
     if program.components().count() == 1 && !program.is_absolute() {
         let there = std::env::split_paths(&path.unwrap_or_default()).any(|dir| runs(&dir.join(program)));
         return (!there).then(|| problem(KEY, program, "no such program on PATH; install cta-cli, or name its path"));
@@ -132,6 +142,21 @@ mod tests {
             logging: common::settings::Logging { log_dir: home.join("log/repack"), ..base.logging },
             ..base
         }
+    }
+
+    #[test]
+    fn the_program_that_takes_mail_is_looked_for_where_mail_is_wanted() {
+        let of = |mail, sendmail: &str| {
+            sendmail_of(&Notify { mail, sendmail: sendmail.into(), ..Settings::default().notify })
+        };
+        assert_eq!(of(false, "/no/such/sendmail"), None);
+        assert_eq!(of(true, "/bin/sh"), None);
+        assert!(of(true, "/no/such/sendmail").is_some_and(|text| text.contains("no digest can be mailed")));
+        assert!(of(true, "/etc/passwd").is_some() && of(true, "/").is_some());
+    }
+
+    fn sendmail_of(notify: &Notify) -> Option<String> {
+        sendmail(notify).map(|problem| problem.to_string())
     }
 
     #[test]
