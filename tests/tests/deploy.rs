@@ -136,7 +136,9 @@ fn every_unit_starts_a_program_as_it_can_be_called_and_a_deploy_kills_nothing() 
             found.unwrap_or_else(|| panic!("{unit} has no {key}"))
         };
         for instance in ["start", "end", "quarantine", "reclaim", "finish", "monitor", "tick"] {
-            assert_eq!(all_parse(&value("ExecStart").replace("%i", instance), &unit), 1, "{unit}");
+            let command =
+                value("ExecStart").replace("%i", instance).replace("$WORKER_ARGUMENTS", &worker_arguments(&content));
+            assert_eq!(all_parse(&command, &unit), 1, "{unit}");
         }
         assert_eq!((value("User"), value("Group"), value("KillMode")), ("cta-ops", "cta-ops", "mixed"), "{unit}");
         let minutes: u64 = value("TimeoutStopSec").strip_suffix("min").expect("minutes").parse().expect("a number");
@@ -149,6 +151,30 @@ fn every_unit_starts_a_program_as_it_can_be_called_and_a_deploy_kills_nothing() 
         services += 1;
     }
     assert_eq!(services, 3);
+}
+
+/// The example in the unit of the worker.
+fn worker_arguments(unit: &str) -> String {
+    let example = unit.lines().find_map(|line| line.strip_prefix("#   WORKER_ARGUMENTS="));
+    example.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn each_of_several_workers_of_a_host_can_have_arguments_of_its_own() {
+    let unit = text("deploy/systemd/cta-ops-repack-worker@.service");
+    assert!(worker_arguments(&unit).contains("--metrics-listen 127.0.0.1:"));
+    // Unset by default, and the file of the instance has the last word.
+    let lines: Vec<&str> =
+        unit.lines().filter(|line| line.starts_with("Environment") || line.starts_with("ExecStart")).collect();
+    assert_eq!(
+        lines,
+        [
+            "ExecStart=/usr/bin/cta-ops-repack-worker $WORKER_ARGUMENTS",
+            "Environment=WORKER_ARGUMENTS=",
+            "EnvironmentFile=-/etc/cta-ops/repack.env",
+            "EnvironmentFile=-/etc/cta-ops/repack-worker-%i.env",
+        ]
+    );
 }
 
 #[test]
