@@ -39,12 +39,13 @@ def fill(database, table, tapes, state):
 
 
 class Ours:
-    """Our worker with this concurrency; further processes share the queue."""
+    """Our worker with this concurrency."""
 
     table = "repack_status"
+    program = place.WORKER
 
     def __init__(self, stage, concurrency):
-        self.stage, self.concurrency = stage, int(concurrency)
+        self.stage, self.concurrency = stage, concurrency
 
     def prepare(self, database, tapes, environment):
         self.config = place.configuration(database, database, redispatch_after_secs=3600)
@@ -56,10 +57,16 @@ class Ours:
         return time.monotonic() - begun
 
     def argv(self):
-        return [place.WORKER, "-C", self.config, "--stages", self.stage, "--concurrency", str(self.concurrency)]
+        return [self.program, "-C", self.config, "--stages", self.stage, "--concurrency", self.concurrency]
 
     def done(self):
         return {"finish": "finished", "quarantine": "quarantined"}[self.stage]
+
+
+class Before(Ours):
+    """Our worker as it was: to see in one run what a change is worth."""
+
+    program = os.environ.get("BENCH_BEFORE", "")
 
 
 class Peer:
@@ -148,12 +155,15 @@ class Graphile(Peer):
         return [self.program, "work", self.concurrency]
 
 
+OURS = {"ours": Ours, "before": Before}
 KINDS = {"serial": Serial, "celery": Celery, "dramatiq": Dramatiq, "apalis": Apalis, "graphile": Graphile}
 
 
 def contestant(name, stage):
     kind, *settings = name.split(":")
-    return Ours(stage, *settings) if kind == "ours" else KINDS[kind](*settings)
+    if kind in OURS:
+        return OURS[kind](stage, *settings)
+    return KINDS[kind](*settings)
 
 
 def run(name, number, stage, tapes, execs, environment):

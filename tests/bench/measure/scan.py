@@ -9,7 +9,7 @@ import proc
 
 STATES = ["ACTIVE"] * 94 + ["DISABLED", "REPACKING", "REPACKING_DISABLED", "EXPORTED", "BROKEN", "ACTIVE"]
 VOS = ["north", "south", "east", "west", "backup", "archive"]
-PROBE = str(place.PEER_BIN / "probe-scan")
+PROBE = str(place.CACHE / "probe/release/probe-scan")
 
 
 def template(number, chance):

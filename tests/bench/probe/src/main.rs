@@ -1,4 +1,4 @@
-//! `probe-scan CTA_ADMIN`: the least that a scan has to do, as a bound for ours: read the list through a pipe into one buffer, take eight
+//! `probe-scan CTA_ADMIN`: the least that a scan has to do, as a bound for ours: read the list through a pipe into one buffer, take six
 //! fields of each object without copying them, keep the ten tapes with the lowest usage. It checks nothing.
 
 use std::borrow::Cow;
@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use bench_peers::Failure;
 use serde::Deserialize;
+
+type Failure = Box<dyn std::error::Error>;
 
 /// Where the buffer begins; it grows where an object is larger.
 const BUFFER: usize = 1 << 20;
