@@ -42,7 +42,7 @@ def machine():
 
 def median(runs, *path):
     """The median over the rounds of one figure."""
-    return statistics.median(_at(run, path) for run in runs)
+    return round(statistics.median(_at(run, path) for run in runs), 3)
 
 
 def ratio(rounds, one, other, figure):
