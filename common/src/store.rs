@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
@@ -476,22 +477,28 @@ impl Store {
             }
         }
         let journey = locked.tape().map(|tape| tape.stamps.begun());
-        if let Some(task) = &locked.task
-            && locked.task != before
-        {
-            self.save(tx, task).await?;
-        }
-        if let Some(line) = &locked.statistics {
-            let round = locked.task.as_ref().map_or(0, |task| task.round);
-            tx.execute(&self.statements.add_statistic, &[&name, &round, line]).await?;
-        }
+        let changed = locked.task.as_ref().filter(|_| locked.task != before);
         let add_event = tx.prepare_cached(&self.statements.add_event).await?;
         let actor = locked.actor.as_str();
-        try_join_all(locked.notes.iter().map(|note| {
+        let events = locked.notes.iter().map(|note| {
             let (name, add_event, journey) = (&name, &add_event, &journey);
             async move { tx.execute(add_event, &[name, journey, &note.stage, &note.kind, &actor, &note.detail]).await }
-        }))
-        .await?;
+        });
+        let save = async {
+            match changed {
+                Some(task) => self.save(tx, task).await,
+                None => Ok(()),
+            }
+        };
+        let round = locked.task.as_ref().map_or(0, |task| task.round);
+        let statistics = async {
+            if let Some(line) = &locked.statistics {
+                tx.execute(&self.statements.add_statistic, &[&name, &round, line]).await?;
+            }
+            Ok(())
+        };
+        // On the wire without waiting in between: where one fails, nothing is committed.
+        tokio::try_join!(biased; save, statistics, try_join_all(events).map_err(StoreError::from))?;
         Ok(())
     }
 
@@ -520,7 +527,9 @@ impl Store {
         }
         let mut after = None;
         if let RowChange::Stamp(state) = locked.change {
-            let row = tx.query_one(&self.statements.stamp(state), &[&name]).await?;
+            // Every delivery comes here: planned once for each connection.
+            let stamp = tx.prepare_cached(&self.statements.stamp(state)).await?;
+            let row = tx.query_one(&stamp, &[&name]).await?;
             after = Some(read_row(&row, locked.clock.tolerance));
         }
         if let Some(mode) = locked.mode {

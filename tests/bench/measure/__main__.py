@@ -1,0 +1,179 @@
+"""Runs the measurements that are asked for, round by round, and reports."""
+
+import argparse
+import statistics
+import sys
+import traceback
+
+import contest
+import place
+import report
+import scan
+import startup
+import tick
+
+DRAIN = ["serial", "celery:2", "celery:4", "celery:8", "celery:2:16", "dramatiq:2:2", "apalis:8", "graphile:8", "ours:4", "ours:8", "ours:16"]
+WAIT = ["serial", "celery:8", "dramatiq:2:8", "apalis:64", "graphile:64", "ours:64"]
+LOOK = ["ours:8"]
+QUARANTINED = {"BENCH_CTA_POOL": "quarantine", "BENCH_CTA_STATE": "DISABLED"}
+# Contest: its contestants, the stage, calls of cta-admin for each task, what the stand-in is told, tasks of those that are slow.
+CONTESTS = {
+    "drain": (DRAIN, "finish", 1, {}, {}),
+    "wait20": (WAIT, "finish", 1, {"BENCH_CTA_WAIT_US": "20000"}, {"serial": 300}),
+    "look3": (LOOK, "quarantine", 3, QUARANTINED, {}),
+}
+COLUMNS = ("tasks_per_s", "execs_per_s", "own_us", "exec_us", "postgres_us", "broker_us", "machine_us", "pss_mib", "to_first_tenth_s", "publish_s")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="tests/bench/run")
+    parser.add_argument("--only", action="append", choices=[*CONTESTS, "startup", "scan", "tick"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--contestant", action="append")
+    parser.add_argument("--out", default=str(place.CACHE / "results.json"))
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--tapes", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    return parser.parse_args()
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.result = {"machine": report.machine(), "options": vars(options), "measurements": {}, "targets": [], "failures": []}
+
+    def attempt(self, what, work):
+        """A run that fails is told and left out: the others still count."""
+        try:
+            return work()
+        except Exception as error:  # whatever it is, it is in the report
+            traceback.print_exc()
+            self.result["failures"].append({"what": what, "why": str(error)[-2000:]})
+            return None
+
+    def contest(self, name):
+        contestants, stage, execs, environment, fewer = CONTESTS[name]
+        if self.options.contestant:
+            contestants = self.options.contestant
+        rounds = {who: [] for who in contestants}
+        for number in range(self.options.rounds):
+            for who in contestants:
+                tasks = min(fewer.get(who, self.options.tasks), self.options.tasks)
+                run = self.attempt(f"{name} {who}", lambda: contest.run(who, number, stage, tasks, execs, environment))
+                if run:
+                    rounds[who].append(run)
+                    print(f"{name} round {number + 1} {who}: {run['tasks_per_s']} tasks/s, own {run['own_us']} µs", file=sys.stderr)
+        rounds = {who: runs for who, runs in rounds.items() if runs}
+        medians = {who: {column: report.median(runs, column) for column in COLUMNS} for who, runs in rounds.items()}
+        self.result["measurements"][name] = {"rounds": rounds, "medians": medians}
+        rows = []
+        for who, middle in medians.items():
+            speeds = [run["tasks_per_s"] for run in rounds[who]]
+            rows.append([who, *middle.values(), f"{min(speeds):.0f}-{max(speeds):.0f}"])
+        report.show(f"{name}: medians of {self.options.rounds} rounds, µs are CPU for each task", ("who", *COLUMNS, "tasks/s min-max"), rows)
+        self.contest_targets(name, rounds, medians)
+
+    def contest_targets(self, name, rounds, medians):
+        ours = best(medians, "ours")
+        if ours is None or name == "look3":
+            return
+        pairs = {
+            "drain": (("celery", 1.7), ("dramatiq", 1.3), ("serial", 1.5), ("apalis", 1.1), ("graphile", 1.1)),
+            "wait20": (("serial", 20), ("celery", 3), ("dramatiq", 1.5)),
+        }[name]
+        for kind, limit in pairs:
+            if other := best(medians, kind):
+                quotient = report.ratio(rounds, ours, other, "tasks_per_s")
+                self.target(f"{name}: tasks/s, {ours} over {other}", quotient, limit)
+        if name == "drain" and (celery := best(medians, "celery")):
+            quotient = report.ratio(rounds, ours, celery, "own_us")
+            self.target(f"{name}: own CPU for each task, {ours} over {celery}", quotient, 0.25, at_least=False)
+        if name == "wait20" and "ours:64" in medians:
+            self.target("memory (PSS, MiB) of ours:64", medians["ours:64"]["pss_mib"], 20, at_least=False)
+
+    def target(self, *what, **more):
+        self.result["targets"].append(report.judged(*what, **more))
+
+    def rounds(self, name, prepare, run):
+        """Some other measurement: prepared once, run so many times."""
+        prepared = self.attempt(f"{name}: preparing", prepare)
+        runs = []
+        for number in range(self.options.rounds if prepared else 0):
+            figures = self.attempt(f"{name} round {number + 1}", lambda: run(number, prepared))
+            if figures:
+                runs.append(figures)
+                print(f"{name} round {number + 1}", file=sys.stderr)
+        self.result["measurements"][name] = {"rounds": runs}
+        return runs
+
+    def startup(self):
+        runs = self.rounds("startup", startup.prepare, startup.run)
+        if not runs:
+            return
+        middle = {name: report.median(runs, name, "wall_ms") for name in runs[0]}
+        cpu = {name: report.median(runs, name, "cpu_ms") for name in runs[0]}
+        report.show("startup", ("command", "wall ms", "CPU ms"), [(name, middle[name], cpu[name]) for name in middle])
+        for program in ("producer", "worker", "manager"):
+            self.target(f"{program} --version, ms", middle[f"{program} --version"], 5, at_least=False)
+        for listing in ("manager ls", "manager ls --jsonl"):
+            quotient = statistics.median(run[listing]["wall_ms"] / run["psql COPY"]["wall_ms"] for run in runs)
+            self.target(f"{listing} of 10,000 rows over psql COPY", quotient, 2, at_least=False)
+
+    def scan(self):
+        runs = self.rounds("scan", lambda: scan.prepare(self.options.tapes), scan.run)
+        if not runs:
+            return
+        rows = [
+            (who, *(report.median(runs, who, figure) for figure in ("wall_s", "cpu_s", "mb_per_s", "peak_mib"))) for who in runs[0]
+        ]
+        report.show(f"scan of {self.options.tapes} tapes", ("who", "wall s", "CPU s", "MB/s", "peak MiB"), rows)
+        over = lambda who: statistics.median(run[who]["wall_s"] / run["ours"]["wall_s"] for run in runs)
+        self.target("scan: speed, ours over Python's json", over("python"), 10)
+        self.target("scan: speed, ours over the probe", over("probe"), 0.9)
+        self.target("scan: peak MiB", max(run["ours"]["peak_mib"] for run in runs), 16, at_least=False)
+
+    def tick(self):
+        runs = self.rounds("tick", lambda: tick.prepare(self.options.rows, self.options.events), tick.run)
+        if not runs:
+            return
+        rows = []
+        for name in runs[0]:
+            middle = report.median(runs, name, "database_ms")
+            each = report.median(runs, name, "delivery", "database_ms_each")
+            wall = report.median(runs, name, "wall_ms")
+            scans = sorted({scan for run in runs for scan in run[name]["sequential_scans_ms"]})
+            scans += sorted({scan for run in runs for scan in run[name]["delivery"]["sequential_scans_ms"]})
+            rows.append((name, middle, wall, each, len(scans)))
+            self.target(f"tick, {name}: database ms", middle, 50, at_least=False)
+            self.target(f"tick, {name}: sequential scans of large tables", len(scans), 0, at_least=False)
+        report.show(f"tick, {tick.DUE} due", ("table", "database ms", "wall ms", "database ms a delivery", "sequential scans"), rows)
+        names = list(runs[0])
+        flat = statistics.median(
+            run[names[2]]["delivery"]["database_ms_each"] / run[names[0]]["delivery"]["database_ms_each"] for run in runs
+        )
+        self.target("delivery: database time, largest table over smallest", flat, 1.25, at_least=False)
+
+    def all(self):
+        try:
+            for name in self.options.only or [*CONTESTS, "startup", "scan", "tick"]:
+                if name in CONTESTS:
+                    self.contest(name)
+                else:
+                    getattr(self, name)()
+        finally:
+            report.save(self.options.out, self.result)
+        report.show_targets(self.result["targets"])
+        print(f"\nall figures: {self.options.out}")
+        for failure in self.result["failures"]:
+            print(f"failed: {failure['what']}: {failure['why']}", file=sys.stderr)
+        return 1 if self.result["failures"] else 0
+
+
+def best(medians, kind):
+    """The fastest setting of a kind."""
+    settings = [who for who in medians if who.split(":")[0] == kind]
+    return max(settings, key=lambda who: medians[who]["tasks_per_s"], default=None)
+
+
+sys.exit(Bench(arguments()).all())
