@@ -1,6 +1,6 @@
 -- Who may do what in the database: three roles without a login, to be granted to the logins that people and programs have.
 --
---   psql -d cta_repack -v table=repack_status -f roles.sql       as the owner of the tables, after 'cta-ops-repack-manager migrate'
+--   psql -d cta_repack -v table=repack_status -f roles.sql       as a superuser (it makes roles), after 'cta-ops-repack-manager migrate'
 --
 --   GRANT cta_repack_worker TO repack;                           the login in the configuration file of producer and workers
 --   GRANT cta_repack_operator TO alice;                          a person who uses every verb of the manager

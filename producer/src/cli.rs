@@ -211,7 +211,8 @@ fn stage_examples() -> &'static str {
 
 /// A verb as a command of this name.
 fn entry_command(entry: &Entry, called: Option<&str>) -> Command {
-    dressed(entry.name, called, entry.about.to_owned(), entry.examples).pipe(entry.args)
+    // What the options' type is described by would stand in its place.
+    dressed(entry.name, called, entry.about.to_owned(), entry.examples).pipe(entry.args).about(entry.about)
 }
 
 fn stage_command(stage: &'static Stage, called: Option<&str>) -> Command {
@@ -244,7 +245,9 @@ impl Pipe for Command {}
 fn common_options(command: Command) -> Command {
     let json =
         Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).global(true).help("Print one JSON object");
-    Common::augment_args(command.version(env!("CARGO_PKG_VERSION")).disable_version_flag(true)).arg(json)
+    let about = command.get_about().cloned();
+    let command = Common::augment_args(command.version(env!("CARGO_PKG_VERSION")).disable_version_flag(true)).arg(json);
+    command.about(about.unwrap_or_default())
 }
 
 /// The whole program, with its subcommands.
@@ -372,6 +375,18 @@ mod tests {
         }
         for stage in STAGES {
             common_options(stage_command(stage, Some("cta-ops-x"))).debug_assert();
+        }
+    }
+
+    #[test]
+    fn help_begins_with_what_the_program_does_under_every_name() {
+        let help = |command: Command| common_options(command).render_help().to_string();
+        for entry in entries() {
+            assert!(help(entry_command(&entry, entry.alias)).starts_with(entry.about), "{}", entry.name);
+        }
+        for stage in STAGES {
+            let help = help(stage_command(stage, Some("cta-ops-x")));
+            assert!(help.to_lowercase().starts_with(&stage.about.to_lowercase()), "{help}");
         }
     }
 

@@ -336,8 +336,9 @@ impl Selected {
                 self.tapes.iter().filter(|tape| which(&tape.about)).map(|tape| tape.vid.as_str()).collect();
             (!vids.is_empty()).then(|| vids.join(" "))
         };
-        let disabled = named(&|about| about.state == "DISABLED")
-            .map(|vids| format!("DISABLED, and to be so again when they are finished: {vids}"));
+        let disabled = named(&|about| about.state == "DISABLED").map(|vids| {
+            format!("these are DISABLED in CTA now, and will be again at the end of their journey: {vids}")
+        });
         let dirty = named(&|about| about.dirty)
             .map(|vids| format!("with 'dirty' statistics, their usage may be lower than CTA says: {vids}"));
         disabled.into_iter().chain(dirty).collect()

@@ -499,12 +499,38 @@ async fn a_hold_and_a_pause_keep_their_reason_when_nobody_gives_another() {
     site.enter(&[VID]).await;
     site.manager(&format!("hold {VID} --reason audit --yes")).await.ended(Exit::Done);
     site.manager(&format!("hold {VID} --yes")).await.ended(Exit::Done).saying(&["already so", "audit"]);
-    site.manager(&format!("hold {VID} --for 7d --yes")).await.ended(Exit::Done).saying(&["audit"]);
     site.manager("pause start --reason recalls --yes").await.ended(Exit::Done);
     site.manager("pause start --yes").await.ended(Exit::Done).saying(&["already so", "recalls"]);
-    site.manager("pause start --for 2h --yes").await.ended(Exit::Done);
-    let kept: Vec<String> = site.store().controls().await.unwrap().into_iter().map(|line| line.hold.why).collect();
-    assert_eq!(kept, ["audit", "recalls"]);
+    assert_eq!(in_force(&site).await, [("audit".to_owned(), false), ("recalls".to_owned(), false)]);
+}
+
+/// Reasons of the holds and pauses, and whether they end by themselves.
+async fn in_force(site: &Site) -> Vec<(String, bool)> {
+    let controls = site.store().controls().await.unwrap();
+    controls.into_iter().map(|line| (line.hold.why, line.hold.until.is_some())).collect()
+}
+
+/// Somebody relies on the longer one: a pause of all stages for an hour must not end the pause of reclaim.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_or_a_pause_is_never_shortened_by_another() {
+    let site = Site::new(World::new().with_full_tapes(1)).await;
+    site.enter(&[VID]).await;
+    for verb in [format!("hold {VID}"), "pause reclaim".to_owned()] {
+        site.manager(&format!("{verb} --reason first-day --yes")).await.ended(Exit::Done);
+        let shorter = site.manager(&format!("{verb} --for 1h --reason upgrade --yes")).await;
+        shorter.ended(Exit::Done).saying(&["already so", "it stays so"]);
+    }
+    let kept = in_force(&site).await;
+    assert_eq!(kept, [("first-day".to_owned(), false), ("first-day".to_owned(), false)]);
+    // Longer is as asked, and the history knows what it replaced.
+    site.manager("resume reclaim --yes").await.ended(Exit::Done);
+    for (span, reason) in [("1h", "short"), ("2h", "longer")] {
+        site.manager(&format!("pause reclaim --for {span} --reason {reason} --yes")).await.ended(Exit::Done);
+    }
+    let kept = in_force(&site).await;
+    assert!(kept.contains(&("longer".to_owned(), true)), "{kept:?}");
+    let events = site.events_of("*", "pause").await;
+    assert_eq!(events.last().unwrap().detail["instead"]["why"], "short");
 }
 
 #[tokio::test(flavor = "multi_thread")]

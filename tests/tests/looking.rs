@@ -253,7 +253,7 @@ async fn show_tells_the_row_and_cta_apart_and_says_what_it_could_not_ask() {
     assert!(show(&["--json"]).ended(0).json()["cta"]["tape_error"].is_string());
     let asked = site.journal().len();
     let quiet = show(&["--no-cta"]);
-    tells(quiet.ended(0), &["it was not asked"]);
+    tells(quiet.ended(0), &["not asked"]);
     assert!(show(&["--no-cta", "--json"]).ended(0).json()["cta"].is_null());
     assert_eq!(site.journal().len(), asked, "CTA was asked nevertheless");
     site.edit(|world| world.down = false);

@@ -7,6 +7,7 @@ use common::task::{Ground, Note, later};
 use serde_json::{Value, json};
 
 use super::{Facts, Judged, Plan};
+use crate::commands::pause::is_shorter;
 
 pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
     let until = span.and_then(|span| span.to_std().ok()).map(|span| later(ground.now, span));
@@ -19,6 +20,13 @@ pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'
         && until.is_none()
     {
         return Judged::new(Plan::Already(format!("on hold by {}: {}", hold.who, hold.why)));
+    }
+    if let Some(hold) = &ground.control.hold
+        && is_shorter(hold.until, until)
+    {
+        let text =
+            format!("on hold by {}: {}; it stays so, for that lasts longer; 'release' ends it", hold.who, hold.why);
+        return Judged::new(Plan::Already(text));
     }
     let mut what = vec![match until {
         Some(until) => format!("on hold for {}: {why}", ago(until - ground.now)),
@@ -37,7 +45,9 @@ pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'
                 .collect()
         }
     };
-    let note = stage_note(facts, ground, "hold", json!({"why": why, "until": until}));
+    let instead = ground.control.hold.as_ref();
+    let instead = instead.map(|hold| json!({"who": hold.who, "why": hold.why, "until": hold.until}));
+    let note = stage_note(facts, ground, "hold", json!({"why": why, "until": until, "instead": instead}));
     Judged {
         hold: Some(HoldChange::Put { why, until }),
         notes: vec![note],

@@ -197,12 +197,11 @@ fn rights(role: &str, seen: &Examination) -> Check {
             format!("GRANT {} ON {kind}{name} TO {role}", rights.join(", "))
         })
         .collect();
-    Check::fails(
-        "database-rights",
-        role,
-        format!("lacks {}", found.join("; ")),
-        format!("psql -c '{}'", grants.join("; ")),
-    )
+    let mend = format!(
+        "run roles.sql on this database again and GRANT cta_repack_worker TO {role}; or, by hand as the owner of the tables: {}",
+        grants.join("; ")
+    );
+    Check::fails("database-rights", role, format!("lacks {}", found.join("; ")), mend)
 }
 
 fn advisory(seen: &Examination) -> Check {

@@ -200,12 +200,11 @@ fn destinations(settings: &Settings, lists: &Lists) -> Vec<Check> {
         }
     }
     if good > 0 {
-        let all = if checks.is_empty() { "all of them" } else { "of them" };
-        checks.push(Check::ok(
-            "destination-pool",
-            "",
-            format!("{good} {all} exist, out of {} there can be", wanted.len()),
-        ));
+        let found = match wanted.len() {
+            all if checks.is_empty() => format!("all {all} that there can be exist"),
+            all => format!("{good} of the {all} that there can be exist"),
+        };
+        checks.push(Check::ok("destination-pool", "", found));
     }
     if wanted.is_empty() {
         let mend = "fill lib_to_pool_map of the configuration";

@@ -285,7 +285,8 @@ impl Report<'_> {
             }
             Ok(Plan::Missing) => {
                 let line = format!(
-                    "error: {vid}: not in the table\n       next: see 'cta-ops-repack-manager show {vid}' for what is known of it"
+                    "error: {vid}: not in the table\n       next: check the VID; 'cta-ops-repack-manager ls '{}*'' lists those that begin so, 'history {vid}' what was known of it",
+                    &vid.as_str()[..vid.as_str().len().min(4)]
                 );
                 ("not-found", json!({"text": "not in the table"}), None, Some(line))
             }

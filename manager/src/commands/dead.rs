@@ -157,7 +157,7 @@ async fn list(mut parked: Parked, limit: usize, json: bool, desk: &mut Desk<'_>)
             .to_string(),
         )?;
     } else if rows.is_empty() {
-        desk.data(&format!("queue {queue} holds no message that is free to be looked at"))?;
+        desk.data(&format!("queue {queue} holds no parked message"))?;
     } else {
         desk.data(&desk.table(&["N", "ID", "SIZE", "WRITTEN", "FROM", "WHY IT IS HERE", "BODY"], rows))?;
         if more > 0 {

@@ -34,12 +34,16 @@ pub async fn run(
     for stage in &options.stage.0 {
         let there = paused(stage);
         match (pause.is_some(), there) {
+            (true, Some(line)) if is_shorter(line.hold.until, until) => {
+                let text = format!("{}; it stays so, for it lasts longer; 'resume {stage}' ends it", shown(line));
+                results.push((*stage, "already", text));
+            }
             (true, Some(line)) if line.hold.why == why(stage) && line.hold.until.is_none() && until.is_none() => {
                 results.push((*stage, "already", shown(line)));
             }
             (true, _) => to_do.push((*stage, pausing(&why(stage), until, there))),
             (false, None) => results.push((*stage, "already", "not paused".to_owned())),
-            (false, Some(line)) => to_do.push((*stage, format!("goes on (was {})", shown(line)))),
+            (false, Some(line)) => to_do.push((*stage, format!("to go on (was {})", shown(line)))),
         }
     }
     if !json || !options.consent.yes {
@@ -59,7 +63,9 @@ pub async fn run(
             "would change"
         } else {
             let why = why(stage);
-            let detail = json!({"why": why, "until": until});
+            let instead =
+                paused(stage).map(|line| json!({"who": line.hold.who, "why": line.hold.why, "until": line.hold.until}));
+            let detail = json!({"why": why, "until": until, "instead": instead});
             let pause = pause.map(|_| (why.as_str(), until));
             if store.pause(stage, pause, &detail).await.map_err(told)? { "changed" } else { "already" }
         };
@@ -83,10 +89,19 @@ pub async fn run(
     Ok(Exit::Done)
 }
 
+/// Whether a pause or a hold until then would end before the one that is there, which somebody relies on.
+pub(crate) fn is_shorter(there: Option<DateTime<Utc>>, new: Option<DateTime<Utc>>) -> bool {
+    match (there, new) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(there), Some(new)) => new < there,
+    }
+}
+
 fn pausing(why: &str, until: Option<DateTime<Utc>>, there: Option<&Line>) -> String {
     let until = until.map_or_else(|| "until resumed".to_owned(), |until| format!("until {}", local(until)));
     let instead = there.map(|line| format!(", instead of: {}", shown(line))).unwrap_or_default();
-    format!("no work is started {until}: {why}{instead}")
+    format!("to be paused {until}: {why}{instead}")
 }
 
 fn shown(line: &Line) -> String {

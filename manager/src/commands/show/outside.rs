@@ -112,7 +112,7 @@ impl CtaSays {
     /// For people.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         if let (Said::Unasked(one), Said::Unasked(other)) = (&self.tape, &self.request) {
-            let mut lines = vec![("nothing", format!("CTA could not be asked: {one}"))];
+            let mut lines = vec![("not asked", format!("CTA could not be asked: {one}"))];
             if one != other {
                 lines.push(("", format!("nor for the request: {other}")));
             }
@@ -121,7 +121,7 @@ impl CtaSays {
         let mut lines = self.tape_lines();
         lines.push(match &self.request {
             Said::Told(repack) => ("request", request_line(repack)),
-            Said::Nothing(_) => ("request", "none that it would show".to_owned()),
+            Said::Nothing(_) => ("request", "none".to_owned()),
             Said::Unasked(why) => ("request", format!("CTA could not be asked: {why}")),
         });
         lines

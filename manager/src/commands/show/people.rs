@@ -203,14 +203,14 @@ fn asked_outside(looked: &Looked, width: Option<usize>) -> [Section; 2] {
     let (known, outside) = (&looked.known, &looked.outside);
     let cta = match &outside.cta {
         Some(cta) => cta.lines(),
-        None => vec![("nothing", "it was not asked (--no-cta)".to_owned())],
+        None => vec![("not asked", "--no-cta".to_owned())],
     };
     let mut lines = match &outside.queue {
         None => vec![(
             "nothing",
             "no broker is configured: each stage is done by the program that is called for it".to_owned(),
         )],
-        Some(Err(why)) => vec![("nothing", format!("the broker could not be asked: {why}"))],
+        Some(Err(why)) => vec![("not asked", format!("the broker could not be asked: {why}"))],
         Some(Ok(queue)) => queue.lines(),
     };
     if outside.queue.is_some()
