@@ -1,7 +1,7 @@
 //! The digest by mail, after a tick: whether one is due, and that it is sent at least once and hardly ever twice.
 //!
 //! One sender at a time, under an advisory lock. An attempt is written down before the mail is handed over, and the tapes are
-//! marked after it: a crash between the two tells them once more, no sooner than after [`RETRY`]. Nothing depends on it:
+//! marked after it: a crash between the two tells them once more, no sooner than after five minutes. Nothing depends on it:
 //! what goes wrong is logged, shown by the manager and in the metrics, and tried again.
 
 use std::time::Duration;
