@@ -493,6 +493,8 @@ fn every_fail_point_of_the_programs_is_in_the_matrix() {
     }
     let mut shot: Vec<String> = of_all_stages().into_iter().map(|(point, _)| point).collect();
     shot.extend(PUBLISHING.iter().chain(&DEAD_LETTER).map(|point| (*point).to_owned()));
+    // Touches no tape's journey; the tests of the digest have it.
+    shot.push("mailed".to_owned());
     let shot: std::collections::BTreeSet<String> =
         shot.iter().map(|point| point.split('@').next().unwrap_or_default().to_owned()).collect();
     assert_eq!(named, shot);
