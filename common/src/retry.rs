@@ -146,8 +146,8 @@ mod tests {
         }
 
         #[test]
-        fn more_jitter_never_means_a_shorter_delay(attempts in 0u32..40, low in 0.0f64..=1.0, high in 0.0f64..=1.0) {
-            prop_assume!(low <= high);
+        fn more_jitter_never_means_a_shorter_delay(attempts in 0u32..40, one in 0.0f64..=1.0, other in 0.0f64..=1.0) {
+            let (low, high) = (one.min(other), one.max(other));
             let retry = retry(30, 3600);
             prop_assert!(tape_delay(&retry, attempts, low) <= tape_delay(&retry, attempts, high));
         }
