@@ -330,6 +330,13 @@ pub struct Hold {
     pub until: Option<DateTime<Utc>>,
 }
 
+impl Hold {
+    /// Whether one until then (none: until released) would end before this one, on which somebody relies.
+    pub fn outlasts(&self, until: Option<DateTime<Utc>>) -> bool {
+        until.is_some_and(|until| self.until.is_none_or(|mine| until < mine))
+    }
+}
+
 /// What operators said in the control rows that concerns one tape.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Control {

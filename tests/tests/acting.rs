@@ -522,6 +522,11 @@ async fn a_hold_or_a_pause_is_never_shortened_by_another() {
     }
     let kept = in_force(&site).await;
     assert_eq!(kept, [("first-day".to_owned(), false), ("first-day".to_owned(), false)]);
+    // Also where the longer one was put while this one was asked about.
+    let (soon, none) = (Some(chrono::Utc::now() + chrono::TimeDelta::hours(1)), serde_json::Value::Null);
+    assert!(!site.store().pause("reclaim", Some(("upgrade", soon)), &none).await.unwrap());
+    site.store().set_control("hold", VID, "upgrade", soon).await.unwrap();
+    assert_eq!(in_force(&site).await, kept);
     // Longer is as asked, and the history knows what it replaced.
     site.manager("resume reclaim --yes").await.ended(Exit::Done);
     for (span, reason) in [("1h", "short"), ("2h", "longer")] {

@@ -368,7 +368,7 @@ impl Store {
         Ok(self.client().await?.query_one("SELECT clock_timestamp()", &[]).await?.get(0))
     }
 
-    /// Puts a hold on a VID (`kind` "hold") or pauses a stage ("pause").
+    /// Puts a hold on a VID (`kind` "hold") or pauses a stage ("pause"). One that lasts longer stays as it is.
     ///
     /// # Errors
     /// What the database says.
@@ -467,7 +467,7 @@ impl Store {
     }
 
     /// Pauses a stage, or lets it go on (`pause` none), with a line in the history under the name `*`. False: it was
-    /// not paused.
+    /// not paused, or is for longer.
     ///
     /// # Errors
     /// What the database says.
@@ -482,8 +482,9 @@ impl Store {
             client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::ReadCommitted).start().await?;
         let (kind, there) = match pause {
             Some((why, until)) => {
-                tx.execute(&self.statements.set_control, &[&"pause", &stage, &self.actor(), &why, &until]).await?;
-                ("pause", true)
+                let actor = self.actor();
+                let set = tx.execute(&self.statements.set_control, &[&"pause", &stage, &actor, &why, &until]).await?;
+                ("pause", set == 1)
             }
             None => ("resume", tx.execute(&self.statements.drop_control, &[&"pause", &stage]).await? == 1),
         };

@@ -232,8 +232,9 @@ impl Statements {
                  AND (until IS NULL OR until > clock_timestamp()) ORDER BY kind, name"
             ),
             set_control: format!(
-                "INSERT INTO {control} (kind, name, who, why, until) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (kind, name) DO UPDATE SET who = $3, why = $4, until = $5, since = clock_timestamp()"
+                "INSERT INTO {control} AS c (kind, name, who, why, until) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (kind, name) DO UPDATE SET who = $3, why = $4, until = $5, since = clock_timestamp() \
+                 WHERE $5::timestamptz IS NULL OR $5 >= c.until"
             ),
             drop_control: format!("DELETE FROM {control} WHERE kind = $1 AND name = $2"),
             widths: "SELECT attname::text, atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND atttypmod > 4 \

@@ -7,7 +7,6 @@ use common::task::{Ground, Note, later};
 use serde_json::{Value, json};
 
 use super::{Facts, Judged, Plan};
-use crate::commands::pause::is_shorter;
 
 pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_>) -> Judged {
     let until = span.and_then(|span| span.to_std().ok()).map(|span| later(ground.now, span));
@@ -22,7 +21,7 @@ pub(super) fn hold(span: Option<TimeDelta>, reason: Option<&str>, facts: Facts<'
         return Judged::new(Plan::Already(format!("on hold by {}: {}", hold.who, hold.why)));
     }
     if let Some(hold) = &ground.control.hold
-        && is_shorter(hold.until, until)
+        && hold.outlasts(until)
     {
         let text =
             format!("on hold by {}: {}; it stays so, for that lasts longer; 'release' ends it", hold.who, hold.why);

@@ -34,7 +34,7 @@ pub async fn run(
     for stage in &options.stage.0 {
         let there = paused(stage);
         match (pause.is_some(), there) {
-            (true, Some(line)) if is_shorter(line.hold.until, until) => {
+            (true, Some(line)) if line.hold.outlasts(until) => {
                 let text = format!("{}; it stays so, for it lasts longer; 'resume {stage}' ends it", shown(line));
                 results.push((*stage, "already", text));
             }
@@ -87,15 +87,6 @@ pub async fn run(
         }
     }
     Ok(Exit::Done)
-}
-
-/// Whether a pause or a hold until then would end before the one that is there, which somebody relies on.
-pub(crate) fn is_shorter(there: Option<DateTime<Utc>>, new: Option<DateTime<Utc>>) -> bool {
-    match (there, new) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(there), Some(new)) => new < there,
-    }
 }
 
 fn pausing(why: &str, until: Option<DateTime<Utc>>, there: Option<&Line>) -> String {
