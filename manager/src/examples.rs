@@ -203,7 +203,8 @@ Examples:
   cta-ops-repack-manager pause reclaim --reason 'recalls first'
   cta-ops-repack-manager pause all --for 2h --reason 'CTA is upgraded'
 
-A command that runs already is finished; nothing new is started.";
+A command that runs already is finished; nothing new is started.
+A pause that lasts longer stays as it is.";
 
 /// `resume`.
 pub const RESUME: &str = "\
