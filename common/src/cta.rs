@@ -15,4 +15,5 @@ pub use command::{Command, Frontend, Query, typed};
 pub use guard::Deadline;
 pub use reply::Version;
 pub use run::{Cta, SECRETS};
+pub use stream::{Listed, Owned};
 pub use trouble::{Answer, Trouble, site_level};

@@ -119,23 +119,40 @@ impl Settings {
     /// # Errors
     /// What is missing, and where to add it.
     pub fn destination_pool(&self, priority: i16, logical_library: &str, media_type: &str) -> Result<String, String> {
-        let Some(entry) = self.priorities.by_number.get(&priority) else {
-            let numbers: Vec<String> = self.priorities.by_number.keys().map(ToString::to_string).collect();
-            return Err(format!("priority {priority} is not in the configuration, which has {}", numbers.join(", ")));
-        };
-        let prefix = &entry.default_dst_pool_prefix;
-        let Some(map) = &self.lib_to_pool_map else { return Ok(format!("{prefix}_{media_type}")) };
         let missing = |what: &str| {
-            Err(format!(
+            format!(
                 "no destination pool for logical library '{}' and media type '{}': {what} is missing in \
                  lib_to_pool_map of the configuration",
                 problem::escaped(logical_library),
                 problem::escaped(media_type)
-            ))
+            )
         };
-        let Some(media) = map.get(logical_library) else { return missing("the library") };
-        let Some(suffix) = media.get(media_type) else { return missing("the media type of this library") };
-        Ok(format!("{prefix}{suffix}"))
+        self.destination(priority, logical_library, media_type).map(|parts| parts.concat()).map_err(|why| match why {
+            NoDestination::Priority => {
+                let numbers: Vec<String> = self.priorities.by_number.keys().map(ToString::to_string).collect();
+                format!("priority {priority} is not in the configuration, which has {}", numbers.join(", "))
+            }
+            NoDestination::Library => missing("the library"),
+            NoDestination::MediaType => missing("the media type of this library"),
+        })
+    }
+
+    /// The name of the destination pool in parts, for those who only ask whether there is one.
+    ///
+    /// # Errors
+    /// When the configuration does not name one: what it lacks.
+    pub fn destination<'a>(
+        &'a self,
+        priority: i16,
+        logical_library: &str,
+        media_type: &'a str,
+    ) -> Result<[&'a str; 3], NoDestination> {
+        let entry = self.priorities.by_number.get(&priority).ok_or(NoDestination::Priority)?;
+        let prefix = entry.default_dst_pool_prefix.as_str();
+        let Some(map) = &self.lib_to_pool_map else { return Ok([prefix, "_", media_type]) };
+        let media = map.get(logical_library).ok_or(NoDestination::Library)?;
+        let suffix = media.get(media_type).ok_or(NoDestination::MediaType)?;
+        Ok([prefix, "", suffix])
     }
 
     /// Where the listing of a tape's files goes: `existing_files_on_tape` with the date (`2026-01-31`) and the VID.
@@ -143,6 +160,17 @@ impl Settings {
         let date = date.format("%Y-%m-%d").to_string();
         PathBuf::from(self.listing.existing_files_on_tape.replace("$DATE", &date).replace("$TAPE", vid.as_str()))
     }
+}
+
+/// What the configuration lacks, so that a tape has no destination pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDestination {
+    /// The priority.
+    Priority,
+    /// The logical library in `lib_to_pool_map`.
+    Library,
+    /// The media type of the library there.
+    MediaType,
 }
 
 /// Everything the programs read from the configuration, with units and ranges resolved.

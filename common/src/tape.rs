@@ -48,16 +48,24 @@ impl Vid {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text is a VID.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn check(text: &str) -> Result<(), NotAVid> {
+        let fits = (1..=Vid::MAX_LEN).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+            && text.as_bytes()[0].is_ascii_alphanumeric();
+        if fits { Ok(()) } else { Err(NotAVid(text.escape_default().take(60).collect())) }
+    }
 }
 
 impl FromStr for Vid {
     type Err = NotAVid;
 
     fn from_str(text: &str) -> Result<Vid, NotAVid> {
-        let fits = (1..=Vid::MAX_LEN).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
-            && text.as_bytes()[0].is_ascii_alphanumeric();
-        if fits { Ok(Vid(text.to_owned())) } else { Err(NotAVid(text.escape_default().take(60).collect())) }
+        Vid::check(text).map(|()| Vid(text.to_owned()))
     }
 }
 

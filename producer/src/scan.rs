@@ -4,13 +4,14 @@
 //! say, and its usage (`masterDataInBytes / occupancy`) is *below* the threshold: what is nearly empty is cheap to move
 //! and frees a whole cartridge. The comment on the threshold in ATRESYS's configuration file says the opposite.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use common::cta::{Cta, Query, Trouble, reply};
+use common::cta::{Cta, Listed, Query, Trouble, reply};
 use common::settings::Settings;
 use common::stages::checks;
 use common::store::Store;
@@ -45,6 +46,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in order.
+    pub const ALL: [Reason; 9] = [
+        Reason::NotAVid,
+        Reason::Unfit,
+        Reason::IgnoredPool,
+        Reason::NoDestination,
+        Reason::Usage,
+        Reason::RepackRequest,
+        Reason::OnHold,
+        Reason::InTable,
+        Reason::Enough,
+    ];
+
     /// After a number of tapes: `12 are not full, ...`.
     pub fn about(self) -> &'static str {
         match self {
@@ -82,10 +96,11 @@ pub struct Usage {
 impl Usage {
     /// The usage of a tape.
     pub fn of(tape: &reply::Tape) -> Usage {
-        match tape.occupancy {
-            0 => Usage { live: 0, written: 1 },
-            written => Usage { live: tape.master_data_in_bytes, written },
-        }
+        Usage::new(tape.master_data_in_bytes, tape.occupancy)
+    }
+
+    fn new(live: u64, written: u64) -> Usage {
+        if written == 0 { Usage { live: 0, written: 1 } } else { Usage { live, written } }
     }
 
     /// As a fraction; more than 1 where CTA's cached figures are out of date.
@@ -163,81 +178,146 @@ pub struct LeftOut {
     pub why: Vec<(Reason, String)>,
 }
 
+/// What a scan reads of a tape in the list: most of a million are left out, so nothing is copied before one is not.
+///
+/// What decides is required: a missing number is not 0.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InList<'a> {
+    #[serde(borrow)]
+    vid: Cow<'a, str>,
+    #[serde(borrow)]
+    media_type: Cow<'a, str>,
+    #[serde(borrow)]
+    logical_library: Cow<'a, str>,
+    #[serde(borrow)]
+    tapepool: Cow<'a, str>,
+    #[serde(deserialize_with = "reply::integer")]
+    occupancy: u64,
+    full: bool,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(deserialize_with = "reply::integer")]
+    nb_master_files: u64,
+    #[serde(deserialize_with = "reply::integer")]
+    master_data_in_bytes: u64,
+    #[serde(default)]
+    dirty: bool,
+}
+
+impl InList<'_> {
+    fn usage(&self) -> Usage {
+        Usage::new(self.master_data_in_bytes, self.occupancy)
+    }
+}
+
+/// The list of all tapes, as a scan reads it.
+#[derive(Debug)]
+pub struct Tapes;
+
+impl Listed for Tapes {
+    type Object<'a> = InList<'a>;
+}
+
+/// Why a tape is left out: the kinds always, the words only if they are told to somebody.
+struct Why {
+    kinds: [bool; Reason::ALL.len()],
+    words: Option<Vec<(Reason, String)>>,
+}
+
+impl Why {
+    fn add(&mut self, reason: Reason, words: impl FnOnce() -> String) {
+        self.kinds[reason as usize] = true;
+        if let Some(all) = &mut self.words {
+            all.push((reason, words()));
+        }
+    }
+}
+
 /// The selection, fed tape by tape. It keeps no more than the candidates that are the best so far.
 #[derive(Debug)]
 pub struct Selection {
     settings: Arc<Settings>,
     known: Known,
+    /// Whether anybody reads why tapes are left out.
+    telling: bool,
     best: BinaryHeap<Candidate>,
     considered: u64,
-    left_out: BTreeMap<Reason, u64>,
+    left_out: [u64; Reason::ALL.len()],
 }
 
 impl Selection {
     /// Nothing considered yet.
-    pub fn new(settings: Arc<Settings>, known: Known) -> Selection {
-        Selection { settings, known, best: BinaryHeap::new(), considered: 0, left_out: BTreeMap::new() }
+    pub fn new(settings: Arc<Settings>, known: Known, telling: bool) -> Selection {
+        let left_out = [0; Reason::ALL.len()];
+        Selection { settings, known, telling, best: BinaryHeap::new(), considered: 0, left_out }
     }
 
-    /// Considers a tape. Some tape may be left out by that: this one, or one that it is better than.
-    pub fn consider(&mut self, tape: &reply::Tape) -> Option<LeftOut> {
+    /// Considers a tape. Some tape may be left out by that: this one, or one that it is better than. It is returned if
+    /// somebody is to be told.
+    pub fn consider(&mut self, tape: &InList<'_>) -> Option<LeftOut> {
         self.considered += 1;
-        let left_out = match self.judge(tape) {
-            Err(why) => Some(LeftOut { vid: tape.vid.clone(), why }),
-            Ok(candidate) => {
-                self.best.push(candidate);
-                let over = self.best.len() > self.settings.scan.number_of_tapes;
-                self.best.pop_if_over(over).map(|worst| self.not_needed(&worst))
-            }
+        let mut why = Why { kinds: [false; _], words: self.telling.then(Vec::new) };
+        self.judge(tape, &mut why);
+        let vid = if why.kinds.contains(&true) { None } else { self.choose(tape, &mut why) };
+        for (count, left) in self.left_out.iter_mut().zip(why.kinds) {
+            *count += u64::from(left);
+        }
+        let why = why.words.filter(|words| !words.is_empty())?;
+        Some(LeftOut { vid: vid.unwrap_or_else(|| tape.vid.clone().into_owned()), why })
+    }
+
+    /// Keeps a candidate if it is among the best. Some tape is too many then: this one, or the named.
+    fn choose(&mut self, tape: &InList<'_>, why: &mut Why) -> Option<String> {
+        let enough = self.settings.scan.number_of_tapes;
+        let out = |why: &mut Why, usage: Usage| {
+            why.add(Reason::Enough, || {
+                format!("its usage is {:.4}, and {enough} tapes with a lower one are enough", usage.fraction())
+            });
         };
-        for reason in left_out.iter().flat_map(|left| &left.why).map(|(reason, _)| *reason).collect::<HashSet<_>>() {
-            *self.left_out.entry(reason).or_default() += 1;
+        let usage = tape.usage();
+        let worse = |worst: &Candidate| (worst.usage, worst.vid.as_str()) <= (usage, &*tape.vid);
+        if enough == 0 || (self.best.len() >= enough && self.best.peek().is_some_and(worse)) {
+            out(why, usage);
+            return None;
         }
-        left_out
+        let vid = tape.vid.parse().expect("judged to be a VID");
+        self.best.push(Candidate { usage, vid, about: About::of(tape) });
+        let worst = if self.best.len() > enough { self.best.pop()? } else { return None };
+        out(why, worst.usage);
+        Some(worst.vid.into())
     }
 
-    fn not_needed(&self, tape: &Candidate) -> LeftOut {
-        let why = format!(
-            "its usage is {:.4}, and {} tapes with a lower one are enough",
-            tape.usage.fraction(),
-            self.settings.scan.number_of_tapes
-        );
-        LeftOut { vid: tape.vid.to_string(), why: vec![(Reason::Enough, why)] }
-    }
-
-    fn judge(&self, tape: &reply::Tape) -> Result<Candidate, Vec<(Reason, String)>> {
+    fn judge(&self, tape: &InList<'_>, why: &mut Why) {
         let (settings, known) = (&self.settings, &self.known);
-        let mut why: Vec<(Reason, String)> =
-            checks::of_tape(tape, settings).into_iter().map(|text| (Reason::Unfit, text)).collect();
-        if settings.scan.ignore_pools.contains(&tape.tapepool) {
-            why.push((Reason::IgnoredPool, format!("its pool {} is in ignore_pools", tape.tapepool)));
+        let InList { vid, full, occupancy, state, tapepool, .. } = tape;
+        let looked = checks::Looked { vid, full: *full, occupancy: *occupancy, state, tapepool };
+        checks::each_unfit(&looked, settings, |words| why.add(Reason::Unfit, words));
+        if settings.scan.ignore_pools.iter().any(|pool| *pool == tape.tapepool) {
+            why.add(Reason::IgnoredPool, || format!("its pool {tapepool} is in ignore_pools"));
         }
-        let priority = settings.priorities.default;
-        if let Err(text) = settings.destination_pool(priority, &tape.logical_library, &tape.media_type) {
-            why.push((Reason::NoDestination, text));
+        let of_pool = (settings.priorities.default, &*tape.logical_library, &*tape.media_type);
+        if settings.destination(of_pool.0, of_pool.1, of_pool.2).is_err() {
+            why.add(Reason::NoDestination, || {
+                settings.destination_pool(of_pool.0, of_pool.1, of_pool.2).expect_err("asked just now")
+            });
         }
-        let usage = Usage::of(tape);
+        let usage = tape.usage();
         let threshold = settings.scan.tape_usage_threshold;
         if usage.fraction() >= threshold {
-            let text = format!("its usage {:.4} is not below {threshold}", usage.fraction());
-            why.push((Reason::Usage, text));
+            why.add(Reason::Usage, || format!("its usage {:.4} is not below {threshold}", usage.fraction()));
         }
-        if known.requests.contains(&tape.vid) {
-            why.push((Reason::RepackRequest, "it has a repack request".to_owned()));
+        if known.requests.contains(&**vid) {
+            why.add(Reason::RepackRequest, || "it has a repack request".to_owned());
         }
-        if known.on_hold.contains(&tape.vid) {
-            why.push((Reason::OnHold, "it is on hold".to_owned()));
+        if known.on_hold.contains(&**vid) {
+            why.add(Reason::OnHold, || "it is on hold".to_owned());
         }
-        if known.in_table.contains(&tape.vid) {
-            why.push((Reason::InTable, "it is in the table and not finished".to_owned()));
+        if known.in_table.contains(&**vid) {
+            why.add(Reason::InTable, || "it is in the table and not finished".to_owned());
         }
-        match tape.vid.parse::<Vid>() {
-            Err(error) => {
-                why.push((Reason::NotAVid, error.to_string()));
-                Err(why)
-            }
-            Ok(_) if !why.is_empty() => Err(why),
-            Ok(vid) => Ok(Candidate { usage, vid, about: About::of(tape) }),
+        if let Err(error) = Vid::check(vid) {
+            why.add(Reason::NotAVid, || error.to_string());
         }
     }
 
@@ -246,9 +326,7 @@ impl Selection {
         let before = self.best.len();
         self.best.retain(|candidate| !requested.contains(&candidate.vid));
         let dropped = before - self.best.len();
-        if dropped > 0 {
-            *self.left_out.entry(Reason::RepackRequest).or_default() += dropped as u64;
-        }
+        self.left_out[Reason::RepackRequest as usize] += dropped as u64;
     }
 
     /// The candidates so far, in no order.
@@ -258,31 +336,21 @@ impl Selection {
 
     /// The end of the list: what was selected, the lowest usage first.
     pub fn finish(self) -> Selected {
-        Selected { considered: self.considered, left_out: self.left_out, tapes: self.best.into_sorted_vec() }
-    }
-}
-
-/// A heap that gives its worst away when it is too large.
-trait PopIfOver<T> {
-    fn pop_if_over(&mut self, over: bool) -> Option<T>;
-}
-
-impl<T: Ord> PopIfOver<T> for BinaryHeap<T> {
-    fn pop_if_over(&mut self, over: bool) -> Option<T> {
-        if over { self.pop() } else { None }
+        let left_out = Reason::ALL.into_iter().zip(self.left_out).filter(|(_, count)| *count > 0).collect();
+        Selected { considered: self.considered, left_out, tapes: self.best.into_sorted_vec() }
     }
 }
 
 impl About {
-    fn of(tape: &reply::Tape) -> About {
+    fn of(tape: &InList<'_>) -> About {
         About {
             files: tape.nb_master_files,
             bytes: tape.master_data_in_bytes,
             occupancy: tape.occupancy,
-            state: tape.state.clone(),
-            tapepool: tape.tapepool.clone(),
-            logical_library: tape.logical_library.clone(),
-            media_type: tape.media_type.clone(),
+            state: tape.state.to_string(),
+            tapepool: tape.tapepool.to_string(),
+            logical_library: tape.logical_library.to_string(),
+            media_type: tape.media_type.to_string(),
             dirty: tape.dirty,
         }
     }
@@ -365,6 +433,11 @@ pub fn rule(settings: &Settings) -> Vec<String> {
 
 /// How left-out tapes are told while the list streams by.
 pub trait Explain: Send + 'static {
+    /// Whether it tells anything: if not, no words are made.
+    fn tells(&self) -> bool {
+        true
+    }
+
     /// One tape, and why.
     ///
     /// # Errors
@@ -377,6 +450,10 @@ pub trait Explain: Send + 'static {
 pub struct Silent;
 
 impl Explain for Silent {
+    fn tells(&self) -> bool {
+        false
+    }
+
     fn left_out(&mut self, _: &LeftOut) -> anyhow::Result<()> {
         Ok(())
     }
@@ -461,7 +538,7 @@ pub async fn scan<E: Explain>(store: &Store, cta: &Cta, explain: E) -> anyhow::R
     let complete = all.is_some();
     let requests = all.into_iter().flatten().filter_map(|request| request["vid"].as_str().map(str::to_owned)).collect();
     let known = Known { on_hold, in_table, requests };
-    let selection = Selection::new(Arc::clone(store.settings()), known);
+    let selection = Selection::new(Arc::clone(store.settings()), known, explain.tells());
     let (mut selection, explain) = stream(cta, selection, explain).await?;
     if !complete {
         warn!("the list of all repacks cannot be had: the selected tapes are asked for one by one, and may be fewer");
@@ -499,12 +576,12 @@ fn open_row(line: &str) -> anyhow::Result<Option<String>> {
 async fn stream<E: Explain>(cta: &Cta, selection: Selection, explain: E) -> anyhow::Result<(Selection, E)> {
     let both = Arc::new(Mutex::new(Some((selection, explain))));
     let feeding = Arc::clone(&both);
-    let take = move |tape: reply::Tape| {
+    let take = move |tape: InList<'_>| {
         let mut both = feeding.lock().expect("nobody panics while selecting");
         let (selection, explain) = both.as_mut().context("the scan is over")?;
         selection.consider(&tape).map_or(Ok(()), |left_out| explain.left_out(&left_out))
     };
-    cta.each(&Query::Tapes, take).await.context("asking CTA for all tapes")?;
+    cta.each_borrowed::<Tapes, _>(&Query::Tapes, take).await.context("asking CTA for all tapes")?;
     let both = both.lock().expect("nobody panics while selecting").take();
     both.context("the selection is gone")
 }
@@ -552,9 +629,22 @@ mod tests {
     }
 
     fn select(settings: Settings, known: Known, tapes: &[reply::Tape]) -> (Selected, Vec<LeftOut>) {
-        let mut selection = Selection::new(Arc::new(settings), known);
-        let left_out = tapes.iter().filter_map(|tape| selection.consider(tape)).collect();
-        (selection.finish(), left_out)
+        let settings = Arc::new(settings);
+        let consider = |telling: bool| {
+            let mut selection = Selection::new(Arc::clone(&settings), known.clone(), telling);
+            let left_out: Vec<LeftOut> =
+                tapes.iter().filter_map(|tape| selection.consider(&listed(&json!(tape).to_string()))).collect();
+            (selection.finish(), left_out)
+        };
+        let (silent, told) = consider(false);
+        assert_eq!(told, []);
+        let (selected, told) = consider(true);
+        assert_eq!(silent, selected, "the same whether or not somebody is told");
+        (selected, told)
+    }
+
+    fn listed(text: &str) -> InList<'_> {
+        serde_json::from_str(text).unwrap()
     }
 
     fn names(selected: &Selected) -> Vec<&str> {
@@ -669,9 +759,9 @@ mod tests {
 
     #[test]
     fn a_candidate_that_has_a_request_after_all_is_dropped_and_counted() {
-        let mut selection = Selection::new(Arc::new(settings()), Known::default());
+        let mut selection = Selection::new(Arc::new(settings()), Known::default(), false);
         for tape in [tape("A", 1, 100), tape("B", 2, 100)] {
-            selection.consider(&tape);
+            selection.consider(&listed(&json!(tape).to_string()));
         }
         selection.drop_requested(&HashSet::from(["A".parse().unwrap(), "Z".parse().unwrap()]));
         let selected = selection.finish();

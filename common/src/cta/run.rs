@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::marker::PhantomData;
+use std::mem;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,12 +16,13 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command as Process};
 use tokio::sync::mpsc::Sender;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::command::{Command, Frontend, Query, as_typed};
 use super::guard::{self, Deadline, Report};
 use super::reply::Version;
-use super::stream::{self, Verdict};
+use super::stream::{self, Listed, Owned, Reading, Verdict};
 use super::trouble::{Answer, Trouble, first_lines, how_it_ended};
 use crate::metrics::Metrics;
 use crate::settings;
@@ -30,6 +33,12 @@ pub const SECRETS: [&str; 2] = ["CTA_OPS_DATABASE_PASSWORD", "CTA_OPS_BROKER_PAS
 /// Bytes read at once, and how many such pieces may wait to be parsed.
 const PIECE: usize = 64 << 10;
 const WAITING: usize = 4;
+
+/// Room for what most replies are: about one tape.
+const REPLY: usize = 4 << 10;
+
+/// Bytes that a pipe holds for whoever prints the list of all tapes: so much less often have both to wait for each other.
+const PIPE: usize = 1 << 20;
 
 /// How long the last words of a program that has exited may take, and a killed one to be gone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -79,7 +88,7 @@ impl Cta {
     pub async fn list<T: DeserializeOwned + Send + 'static>(&self, query: &Query) -> Result<Vec<T>, Trouble> {
         let (give, take) = std::sync::mpsc::channel();
         let keep = move |object: T| give.send(object).map_err(|_| anyhow::anyhow!("nobody collects the list"));
-        self.each(query, keep).await?;
+        self.measured_list::<Owned<T>, _>(query, keep, Where::Here).await?;
         Ok(take.into_iter().collect())
     }
 
@@ -95,8 +104,29 @@ impl Cta {
         T: DeserializeOwned + Send + 'static,
         F: FnMut(T) -> anyhow::Result<()> + Send + 'static,
     {
+        self.each_borrowed::<Owned<T>, F>(query, take).await
+    }
+
+    /// As [`Cta::each`], with objects that may borrow from the text of the list: nothing is copied for those that `take`
+    /// does not keep.
+    ///
+    /// # Errors
+    /// As [`Cta::each`].
+    pub async fn each_borrowed<L, F>(&self, query: &Query, take: F) -> Result<u64, Trouble>
+    where
+        L: Listed + 'static,
+        F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()> + Send + 'static,
+    {
+        self.measured_list::<L, F>(query, take, Where::Aside).await
+    }
+
+    async fn measured_list<L, F>(&self, query: &Query, take: F, place: Where) -> Result<u64, Trouble>
+    where
+        L: Listed + 'static,
+        F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()> + Send + 'static,
+    {
         let begun = Instant::now();
-        let listed = self.listed(query, take).await;
+        let listed = self.listed::<L, F>(query, take, place).await;
         let outcome = match &listed {
             Ok(_) => "ok",
             Err(Trouble::Refused { .. }) => "refused",
@@ -106,31 +136,23 @@ impl Cta {
         listed
     }
 
-    async fn listed<T, F>(&self, query: &Query, mut take: F) -> Result<u64, Trouble>
+    async fn listed<L, F>(&self, query: &Query, mut take: F, place: Where) -> Result<u64, Trouble>
     where
-        T: DeserializeOwned + Send + 'static,
-        F: FnMut(T) -> anyhow::Result<()> + Send + 'static,
+        L: Listed + 'static,
+        F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()> + Send + 'static,
     {
         let command = as_typed(self.config(query.frontend()), &query.args());
-        let (give, pieces) = tokio::sync::mpsc::channel(WAITING);
         let mut running = self.start(query)?;
         let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
-        let reader = tokio::task::spawn_blocking(move || {
-            stream::read(pieces, |object| {
-                anyhow::ensure!(!stopped.load(Ordering::Relaxed), "nobody waits for the list any more");
-                take(object)
-            })
-        });
-        let ended = timeout(self.settings.list_timeout, running.finish(give, self.settings.timeout)).await;
-        running.kill().await;
-        let verdict = match reader.await {
-            Ok(verdict) => verdict,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Verdict::Stopped(error.into()),
-            },
+        let take = move |object: L::Object<'_>| {
+            anyhow::ensure!(!stopped.load(Ordering::Relaxed), "nobody waits for the list any more");
+            take(object)
         };
+        let mut output = Output::<L, _>::new(take, place);
+        let ended = timeout(self.settings.list_timeout, running.finish(&mut output, self.settings.timeout)).await;
+        running.kill().await;
+        let verdict = output.verdict().await;
         let (status, stderr) = match (ended, verdict) {
             (_, Verdict::Stopped(cause)) => return Err(Trouble::Stopped { command, cause }),
             (Err(_), _) => return Err(Trouble::TooLong { command, secs: self.settings.list_timeout.as_secs_f64() }),
@@ -265,6 +287,12 @@ impl Cta {
         process.arg0(&self.settings.program).args(self.args(query.frontend(), query.args()));
         self.prepare(&mut process);
         let child = process.spawn().map_err(|error| cannot(guard::cannot_start(&error)))?;
+        if *query == Query::Tapes
+            && let Some(stdout) = &child.stdout
+        {
+            // Without the right to it, the pipe is as small as it was.
+            let _ = rustix::pipe::fcntl_setpipe_size(stdout, PIPE);
+        }
         Ok(Running(child))
     }
 }
@@ -329,19 +357,114 @@ struct Ended {
     stderr: Vec<u8>,
 }
 
+/// On which thread a list is parsed, and its objects are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Here, once all of it has come, unless it is longer than a [`PIECE`]: taking an object does not block.
+    Here,
+    /// On a thread where one may block, while it comes.
+    Aside,
+}
+
+/// What a program printed: kept, or read along by a thread.
+struct Output<L, F> {
+    place: Where,
+    first: Vec<u8>,
+    rest: Option<(Sender<Vec<u8>>, JoinHandle<Verdict>)>,
+    taker: Option<F>,
+    as_what: PhantomData<L>,
+}
+
+impl<L, F> Output<L, F>
+where
+    L: Listed + 'static,
+    F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()> + Send + 'static,
+{
+    fn new(taker: F, place: Where) -> Output<L, F> {
+        Output { place, first: Vec::new(), rest: None, taker: Some(taker), as_what: PhantomData }
+    }
+
+    /// Reads until the end of the output; `silence` is the longest pause.
+    async fn pump(&mut self, mut stdout: impl AsyncRead + Unpin, silence: Duration) -> Result<(), Halt> {
+        while self.place == Where::Here && self.first.len() < PIECE {
+            self.first.reserve(REPLY);
+            match timeout(silence, stdout.read_buf(&mut self.first)).await {
+                Err(_) => return Err(Halt::Silent),
+                Ok(Err(error)) => return Err(Halt::Lost(error)),
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(_)) => {}
+            }
+        }
+        let give = self.aside().expect("nobody reads along yet");
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let read = tokio::select! {
+                read = timeout(silence, stdout.read_buf(&mut piece)) => read,
+                () = give.closed() => return Err(Halt::Enough),
+            };
+            match read {
+                Err(_) => return Err(Halt::Silent),
+                Ok(Err(error)) => return Err(Halt::Lost(error)),
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(_)) => give.send(piece).await.map_err(|_| Halt::Enough)?,
+            }
+        }
+    }
+
+    /// Has a thread read what there is and what will be sent, unless one does already.
+    fn aside(&mut self) -> Option<Sender<Vec<u8>>> {
+        let take = self.taker.take()?;
+        let (give, pieces) = tokio::sync::mpsc::channel(WAITING);
+        let first = mem::take(&mut self.first);
+        if !first.is_empty() {
+            give.try_send(first).expect("a new channel has room");
+        }
+        let reader = tokio::task::spawn_blocking(move || stream::read::<L, F>(pieces, take));
+        self.rest = Some((give.clone(), reader));
+        Some(give)
+    }
+
+    /// What it is, now that nothing more comes.
+    async fn verdict(mut self) -> Verdict {
+        if self.place == Where::Here
+            && let Some(take) = self.taker.take()
+        {
+            let mut reading = Reading::<L, F>::new(take);
+            return match reading.push(&self.first) {
+                Ok(()) => reading.end(),
+                Err(halted) => reading.halted(halted),
+            };
+        }
+        drop(self.aside());
+        let (give, reader) = self.rest.expect("a thread reads along");
+        drop(give);
+        match reader.await {
+            Ok(verdict) => verdict,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Verdict::Stopped(error.into()),
+            },
+        }
+    }
+}
+
 /// A program that prints a list. Killed with its process group when dropped before its end.
 struct Running(Child);
 
 impl Running {
     /// Moves the output on until the program has ended; `silence` is the longest pause.
-    async fn finish(&mut self, give: Sender<Vec<u8>>, silence: Duration) -> Result<Ended, Halt> {
+    async fn finish<L, F>(&mut self, output: &mut Output<L, F>, silence: Duration) -> Result<Ended, Halt>
+    where
+        L: Listed + 'static,
+        F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()> + Send + 'static,
+    {
         let stdout = self.0.stdout.take().expect("standard output is a pipe and was not taken before");
         let stderr = self.0.stderr.take().expect("standard error is a pipe and was not taken before");
         let mut said = Vec::new();
         let status = {
             let child = &mut self.0;
             let exit = async {
-                pump(stdout, give, silence).await?;
+                output.pump(stdout, silence).await?;
                 match timeout(silence, child.wait()).await {
                     Ok(Ok(status)) => Ok(status),
                     Ok(Err(error)) => Err(Halt::Lost(error)),
@@ -384,22 +507,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The runtime reaps it.
         self.signal();
-    }
-}
-
-async fn pump(mut stdout: impl AsyncRead + Unpin, give: Sender<Vec<u8>>, silence: Duration) -> Result<(), Halt> {
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = tokio::select! {
-            read = timeout(silence, stdout.read_buf(&mut piece)) => read,
-            () = give.closed() => return Err(Halt::Enough),
-        };
-        match read {
-            Err(_) => return Err(Halt::Silent),
-            Ok(Err(error)) => return Err(Halt::Lost(error)),
-            Ok(Ok(0)) => return Ok(()),
-            Ok(Ok(_)) => give.send(piece).await.map_err(|_| Halt::Enough)?,
-        }
     }
 }
 

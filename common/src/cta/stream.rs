@@ -2,11 +2,30 @@
 //!
 //! The framing is checked here, byte by byte, whatever the size of the pieces; what is inside an object is serde's
 //! business. Together they accept exactly the texts that are one JSON array of the expected objects.
+//!
+//! An object that lies whole in its piece is decoded where it lies, and serde says where it ends: every byte is read
+//! once. Only what is cut by the end of a piece, or cannot be decoded like that, is cut out first.
 
+use std::marker::PhantomData;
 use std::mem;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Receiver;
+
+/// What the objects of a list are decoded to, which may borrow from the text of the list.
+pub trait Listed {
+    /// One object. Whatever bytes an [ignored](serde::de::IgnoredAny) text in it consists of, it must be the same.
+    type Object<'a>: Deserialize<'a>;
+}
+
+/// Objects that borrow nothing.
+#[derive(Debug)]
+pub struct Owned<T>(PhantomData<T>);
+
+impl<T: DeserializeOwned> Listed for Owned<T> {
+    type Object<'a> = T;
+}
 
 /// An object larger than this is no object of CTA's.
 pub(super) const MAX_OBJECT: usize = 16 << 20;
@@ -45,6 +64,16 @@ enum Broken<E> {
     Taker(E),
 }
 
+/// Who gets the objects.
+trait Take<E> {
+    /// Takes the object at the beginning of these bytes and says how long it is, unless that cannot be done: its end is
+    /// missing, or it is not as expected. Nothing is taken then.
+    fn begin(&mut self, bytes: &[u8]) -> Result<Option<usize>, E>;
+
+    /// Takes an object that is exactly these bytes.
+    fn whole(&mut self, object: &[u8]) -> Result<(), E>;
+}
+
 /// Cuts an array into its objects.
 struct Framer {
     at: At,
@@ -59,23 +88,31 @@ impl Framer {
         Framer { at: At::Start, depth: 0, in_string: false, escaped: false, carry: Vec::new() }
     }
 
-    /// Takes the next piece and hands over every object that ends in it.
-    fn push<E>(&mut self, piece: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), Broken<E>> {
+    /// Takes the next piece and hands over every object that ends in it. `take` gets what is left of the piece and says
+    /// how long the object is that it took from there, or gets an object that was cut out, with nothing behind it.
+    fn push<E>(&mut self, piece: &[u8], take: &mut impl Take<E>) -> Result<(), Broken<E>> {
         let mut pos = 0;
         while pos < piece.len() {
             if self.at == At::Object {
                 let rest = &piece[pos..];
+                if self.depth == 0
+                    && let Some(length) = take.begin(rest).map_err(Broken::Taker)?
+                {
+                    self.at = At::After;
+                    pos += length;
+                    continue;
+                }
                 let ended = self.scan(rest);
                 let length = ended.unwrap_or(rest.len());
                 if self.carry.len() + length > MAX_OBJECT {
                     return Err(Broken::TooLarge);
                 }
                 if ended.is_some() && self.carry.is_empty() {
-                    take(&rest[..length]).map_err(Broken::Taker)?;
+                    take.whole(&rest[..length]).map_err(Broken::Taker)?;
                 } else {
                     self.carry.extend_from_slice(&rest[..length]);
                     if ended.is_some() {
-                        take(&self.carry).map_err(Broken::Taker)?;
+                        take.whole(&self.carry).map_err(Broken::Taker)?;
                         self.carry.clear();
                     }
                 }
@@ -172,53 +209,134 @@ enum NotTaken {
     Stopped(anyhow::Error),
 }
 
-/// Reads pieces until there are no more, hands the objects to `take`, and says what it was.
-///
-/// Runs on a thread of its own: parsing and `take` may block.
-pub(super) fn read<T, F>(mut pieces: Receiver<Vec<u8>>, mut take: F) -> Verdict
+/// Decodes objects, counts them, and hands them on.
+struct Decode<L, F> {
+    take: F,
+    count: u64,
+    as_what: PhantomData<L>,
+}
+
+impl<L, F> Take<NotTaken> for Decode<L, F>
 where
-    T: DeserializeOwned,
-    F: FnMut(T) -> anyhow::Result<()>,
+    L: Listed,
+    F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()>,
 {
-    let mut framer = Framer::new();
-    let (mut count, mut bytes) = (0_u64, 0_u64);
-    while let Some(piece) = pieces.blocking_recv() {
-        let broken = framer.push(&piece, |object| {
-            let object = decode(object).map_err(|error| NotTaken::Unreadable {
-                why: format!("object {} cannot be read: {error}", count + 1),
-                found: head(object),
-            })?;
-            count += 1;
-            take(object).map_err(NotTaken::Stopped)
-        });
-        let (why, found) = match broken {
-            Ok(()) => {
-                bytes += piece.len() as u64;
-                continue;
-            }
-            Err(Broken::Taker(NotTaken::Stopped(error))) => return Verdict::Stopped(error),
-            Err(Broken::Taker(NotTaken::Unreadable { why, found })) => (why, found),
-            Err(Broken::TooLarge) => {
-                (format!("object {} is larger than {} MiB", count + 1, MAX_OBJECT >> 20), Vec::new())
-            }
-            Err(Broken::Byte(index)) => {
-                let why = format!("no list: byte {} does not belong there", bytes + index as u64);
-                (why, drain(pieces, head(&piece[index..])))
-            }
-        };
-        return Verdict::Garbage { why, found };
+    fn begin(&mut self, bytes: &[u8]) -> Result<Option<usize>, NotTaken> {
+        let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter::<L::Object<'_>>();
+        let Some(Ok(object)) = objects.next() else { return Ok(None) };
+        let length = objects.byte_offset();
+        if length > MAX_OBJECT {
+            return Ok(None);
+        }
+        self.hand_over(object)?;
+        Ok(Some(length))
     }
-    match framer.at {
-        At::End => Verdict::Complete(count),
-        _ if bytes == 0 => Verdict::Garbage { why: "no output at all".to_owned(), found: Vec::new() },
-        _ => Verdict::Garbage { why: format!("cut off after {count} whole objects"), found: Vec::new() },
+
+    /// People type comments, so bytes that are no UTF-8 become U+FFFD, which no name contains, instead of making the
+    /// whole list unreadable.
+    fn whole(&mut self, object: &[u8]) -> Result<(), NotTaken> {
+        match serde_json::from_str::<L::Object<'_>>(&String::from_utf8_lossy(object)) {
+            Ok(object) => self.hand_over(object),
+            Err(error) => {
+                let why = format!("object {} cannot be read: {error}", self.count + 1);
+                Err(NotTaken::Unreadable { why, found: head(object) })
+            }
+        }
     }
 }
 
-/// An object's text, decoded. People type comments, so bytes that are no UTF-8 become U+FFFD, which no name contains,
-/// instead of making the whole list unreadable.
-fn decode<T: DeserializeOwned>(object: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_str(&String::from_utf8_lossy(object))
+impl<L, F> Decode<L, F>
+where
+    L: Listed,
+    F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()>,
+{
+    fn hand_over(&mut self, object: L::Object<'_>) -> Result<(), NotTaken> {
+        self.count += 1;
+        (self.take)(object).map_err(NotTaken::Stopped)
+    }
+}
+
+/// A list that is being read, piece by piece.
+pub(super) struct Reading<L, F> {
+    framer: Framer,
+    decode: Decode<L, F>,
+    bytes: u64,
+}
+
+/// Why no more is to be read.
+pub(super) struct Halted {
+    broken: Broken<NotTaken>,
+    /// What begins with the byte of [`Broken::Byte`].
+    found: Vec<u8>,
+}
+
+impl<L, F> Reading<L, F>
+where
+    L: Listed,
+    F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()>,
+{
+    /// Nothing read yet; `take` gets the objects.
+    pub(super) fn new(take: F) -> Reading<L, F> {
+        Reading { framer: Framer::new(), decode: Decode { take, count: 0, as_what: PhantomData }, bytes: 0 }
+    }
+
+    /// Reads the next piece.
+    ///
+    /// # Errors
+    /// When it is no list, or an object was not taken: the reading is over.
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Halted> {
+        self.framer.push(piece, &mut self.decode).map_err(|broken| {
+            let from = if let Broken::Byte(index) = broken { index } else { piece.len() };
+            Halted { broken, found: head(&piece[from..]) }
+        })?;
+        self.bytes += piece.len() as u64;
+        Ok(())
+    }
+
+    /// What it was, if no piece is missing.
+    pub(super) fn end(&self) -> Verdict {
+        let count = self.decode.count;
+        match self.framer.at {
+            At::End => Verdict::Complete(count),
+            _ if self.bytes == 0 => Verdict::Garbage { why: "no output at all".to_owned(), found: Vec::new() },
+            _ => Verdict::Garbage { why: format!("cut off after {count} whole objects"), found: Vec::new() },
+        }
+    }
+
+    /// What it was, if reading ended like this.
+    pub(super) fn halted(&self, halted: Halted) -> Verdict {
+        let (why, found) = match halted.broken {
+            Broken::Taker(NotTaken::Stopped(error)) => return Verdict::Stopped(error),
+            Broken::Taker(NotTaken::Unreadable { why, found }) => (why, found),
+            Broken::TooLarge => {
+                (format!("object {} is larger than {} MiB", self.decode.count + 1, MAX_OBJECT >> 20), Vec::new())
+            }
+            Broken::Byte(index) => {
+                (format!("no list: byte {} does not belong there", self.bytes + index as u64), halted.found)
+            }
+        };
+        Verdict::Garbage { why, found }
+    }
+}
+
+/// Reads pieces until there are no more, hands the objects to `take`, and says what it was.
+///
+/// Runs on a thread of its own: parsing and `take` may block.
+pub(super) fn read<L, F>(mut pieces: Receiver<Vec<u8>>, take: F) -> Verdict
+where
+    L: Listed,
+    F: for<'a> FnMut(L::Object<'a>) -> anyhow::Result<()>,
+{
+    let mut reading = Reading::<L, F>::new(take);
+    while let Some(piece) = pieces.blocking_recv() {
+        if let Err(mut halted) = reading.push(&piece) {
+            if matches!(halted.broken, Broken::Byte(_)) {
+                halted.found = drain(pieces, halted.found);
+            }
+            return reading.halted(halted);
+        }
+    }
+    reading.end()
 }
 
 fn head(bytes: &[u8]) -> Vec<u8> {
@@ -258,7 +376,7 @@ mod tests {
         }
         drop(give);
         let mut objects = Vec::new();
-        let verdict = read(pieces, |object| {
+        let verdict = read::<Owned<T>, _>(pieces, |object| {
             objects.push(object);
             Ok(())
         });
@@ -338,7 +456,66 @@ mod tests {
         prop::collection::vec(1..20_usize, 1..4)
     }
 
+    /// Borrows one text and ignores everything else, as those do that read long lists.
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Lean<'a> {
+        #[serde(borrow, default)]
+        a: Option<std::borrow::Cow<'a, str>>,
+    }
+
+    struct LeanList;
+
+    impl Listed for LeanList {
+        type Object<'a> = Lean<'a>;
+    }
+
+    /// As [`check`], for objects that borrow and ignore.
+    fn check_lean(text: &[u8], size: usize) -> Result<(), TestCaseError> {
+        let mut seen = Vec::new();
+        let mut reading = Reading::<LeanList, _>::new(|object: Lean<'_>| {
+            seen.push(object.a.map(std::borrow::Cow::into_owned));
+            Ok(())
+        });
+        let halted = text.chunks(size).find_map(|piece| reading.push(piece).err());
+        let verdict = halted.map_or_else(|| reading.end(), |halted| reading.halted(halted));
+        let lossy = String::from_utf8_lossy(text);
+        match (verdict, serde_json::from_str::<Vec<Lean<'_>>>(&lossy)) {
+            (Verdict::Complete(count), Ok(expected)) => {
+                prop_assert_eq!(count, expected.len() as u64);
+                let expected: Vec<_> = expected.into_iter().map(|object| object.a.map(|a| a.into_owned())).collect();
+                prop_assert_eq!(seen, expected);
+            }
+            (Verdict::Garbage { .. }, Err(_)) => {}
+            (verdict, expected) => prop_assert!(false, "{:?}: {:?}, not {:?}", text.escape_ascii(), verdict, expected),
+        }
+        Ok(())
+    }
+
+    fn lean_list() -> impl Strategy<Value = Vec<u8>> {
+        let object = (prop::option::of(".{0,6}"), prop::collection::hash_map("[b-d]{1,2}", value(), 0..3));
+        prop::collection::vec(object, 0..5).prop_map(|objects| {
+            let objects: Vec<Object> = objects
+                .into_iter()
+                .map(|(a, others)| others.into_iter().chain(a.map(|a| ("a".to_owned(), Value::from(a)))).collect())
+                .collect();
+            serde_json::to_vec(&objects).unwrap()
+        })
+    }
+
     proptest! {
+        #[test]
+        fn objects_that_borrow_and_ignore_are_judged_as_a_whole_parser_does(
+            text in lean_list(), change: Option<(prop::sample::Index, u8)>, size in 1..40_usize,
+        ) {
+            let mut text = text;
+            if let Some((at, byte)) = change {
+                let index = at.index(text.len());
+                text[index] = byte;
+            }
+            check_lean(&text, size)?;
+            check_lean(&text, text.len())?;
+        }
+
         #[test]
         fn arbitrary_bytes_are_a_complete_list_only_if_they_are_one(text: Vec<u8>, sizes in sizes()) {
             check(&text, &sizes)?;

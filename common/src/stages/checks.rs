@@ -14,21 +14,45 @@ pub struct Site<'a> {
     pub repack_vo: Option<bool>,
 }
 
+/// What decides of a tape itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked<'a> {
+    /// Volume identifier.
+    pub vid: &'a str,
+    /// No more writing.
+    pub full: bool,
+    /// Bytes ever written since the last reclaim.
+    pub occupancy: u64,
+    /// CTA's own word.
+    pub state: &'a str,
+    /// Tape pool name.
+    pub tapepool: &'a str,
+}
+
 /// Why a tape itself cannot be repacked, all reasons at once: fullness, state and pool.
 pub fn of_tape(tape: &reply::Tape, settings: &Settings) -> Vec<String> {
+    let reply::Tape { vid, full, occupancy, state, tapepool, .. } = tape;
+    let looked = Looked { vid, full: *full, occupancy: *occupancy, state, tapepool };
     let mut failed = Vec::new();
+    each_unfit(&looked, settings, |why| failed.push(why()));
+    failed
+}
+
+/// As [`of_tape`], where the words are made only if somebody reads them.
+pub fn each_unfit(tape: &Looked<'_>, settings: &Settings, mut found: impl FnMut(&dyn Fn() -> String)) {
     if !tape.full {
         // No hint for a tape that holds nothing: somebody would set it.
-        let hint = format!(": 'cta-admin tape ch --vid {} --full true' makes it so", tape.vid);
-        failed.push(format!("it is not full{}", if tape.occupancy > 0 { hint.as_str() } else { ", and empty" }));
+        found(&|| match tape.occupancy {
+            0 => "it is not full, and empty".to_owned(),
+            _ => format!("it is not full: 'cta-admin tape ch --vid {} --full true' makes it so", tape.vid),
+        });
     }
-    if !matches!(tape.state.as_str(), "ACTIVE" | "DISABLED") {
-        failed.push(format!("its CTA state is {}, not ACTIVE or DISABLED", tape.state));
+    if !matches!(tape.state, "ACTIVE" | "DISABLED") {
+        found(&|| format!("its CTA state is {}, not ACTIVE or DISABLED", tape.state));
     }
-    if let Some(kind) = special_pool(&tape.tapepool, settings) {
-        failed.push(format!("it is in {}, which is {kind}", tape.tapepool));
+    if let Some(kind) = special_pool(tape.tapepool, settings) {
+        found(&|| format!("it is in {}, which is {kind}", tape.tapepool));
     }
-    failed
 }
 
 /// Whether a pool is one of ours at the end of a journey: the quarantine pool, or a destination such as `tolabel_X`.
