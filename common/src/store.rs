@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use futures_util::TryFutureExt as _;
-use futures_util::future::try_join_all;
+use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::types::{Timestamp, ToSql};
 
 use crate::journey::Mode;
 use crate::metrics::Metrics;
@@ -29,6 +28,7 @@ mod lists;
 pub mod migrate;
 mod overview;
 mod picture;
+mod pipeline;
 mod records;
 mod rows;
 mod site;
@@ -40,6 +40,7 @@ pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
 };
 pub use overview::{Glob, OverviewFilter};
+use pipeline::{Transaction, in_order};
 pub use records::{Ahead, DURATION_DAYS, Dispatched, JourneyRow, Period, Records, SavedRequest, StageTime, Standing};
 use rows::{Clock, read_row, read_task};
 pub use site::{SiteView, Ticked};
@@ -97,6 +98,13 @@ pub(crate) fn describe(error: tokio_postgres::Error) -> anyhow::Error {
         None => anyhow::Error::new(error),
     }
 }
+
+/// A connection that has rested for so long is asked whether it still lives before it is used: a firewall may have forgotten
+/// it, the server may have failed over. In a busy program the next statement says so just as soon.
+const RESTED: Duration = Duration::from_secs(1);
+
+/// How long it may take to say that it lives.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The database, with the statements for the configured table.
 #[derive(Clone)]
@@ -310,14 +318,27 @@ impl Store {
         let manager = Manager::from_config(
             config,
             crate::tls::postgres(&settings.database)?,
-            ManagerConfig { recycling_method: RecyclingMethod::Verified },
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let pool = Pool::builder(manager)
             .max_size(connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(Duration::from_secs(30)))
             .create_timeout(Some(Duration::from_secs(15)))
-            .recycle_timeout(Some(Duration::from_secs(5)))
+            .recycle_timeout(Some(ANSWER))
+            .pre_recycle(deadpool_postgres::Hook::async_fn(|client, metrics| {
+                let rested = metrics.last_used() >= RESTED;
+                Box::pin(async move {
+                    if !rested {
+                        return Ok(());
+                    }
+                    match tokio::time::timeout(ANSWER, client.simple_query("")).await {
+                        Ok(Ok(_)) => Ok(()),
+                        Ok(Err(error)) => Err(deadpool_postgres::HookError::Backend(error)),
+                        Err(_) => Err(deadpool_postgres::HookError::message("no answer")),
+                    }
+                })
+            }))
             .post_create(deadpool_postgres::Hook::async_fn(move |client, _| {
                 let session = session.clone();
                 Box::pin(async move {
@@ -351,7 +372,7 @@ impl Store {
         &self.metrics
     }
 
-    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
+    async fn client(&self) -> Result<Client, StoreError> {
         let client = self.connected().await;
         match &client {
             Ok(_) => self.metrics.set("database", Ok(())),
@@ -360,7 +381,7 @@ impl Store {
         client
     }
 
-    async fn connected(&self) -> Result<deadpool_postgres::Client, StoreError> {
+    async fn connected(&self) -> Result<Client, StoreError> {
         self.pool.get().await.map_err(|error| {
             let database = &self.settings.database;
             let place = format!("{}:{}/{} as {}", database.host, database.port, database.name, database.username);
@@ -385,7 +406,7 @@ impl Store {
         if row.get::<_, bool>(0) {
             // A session may stay read-only although the database no longer is: the next ones are new.
             self.pool.retain(|_, _| false);
-            drop(deadpool_postgres::Client::take(client));
+            drop(Client::take(client));
             return Err(anyhow::anyhow!("the database is read-only: is it a standby?").into());
         }
         if !row.get::<_, bool>(1) {
@@ -410,26 +431,35 @@ impl Store {
         gate: bool,
         law: impl FnOnce(&mut Locked<'_>) -> R,
     ) -> Result<R, StoreError> {
-        let mut client = self.client().await?;
+        let client = self.client().await?;
         let statements = &self.statements;
-        let tx = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
-        if gate {
-            let lock_gate = tx.prepare_cached(&statements.lock_gate).await?;
-            tx.query(&lock_gate, &[]).await?;
-        }
-        let lock_row = tx.prepare_cached(&statements.lock_row).await?;
-        let lock_task = tx.prepare_cached(&statements.lock_task).await?;
-        let control = tx.prepare_cached(&statements.control).await?;
-        let clock = tx.prepare_cached(&statements.clock).await?;
+        // Everything is prepared before anything is sent: what waits for its plan would be overtaken.
+        let lock_gate = match gate {
+            true => Some(client.prepare_cached(&statements.lock_gate).await?),
+            false => None,
+        };
+        let lock_row = client.prepare_cached(&statements.lock_row).await?;
+        let lock_task = client.prepare_cached(&statements.lock_task).await?;
+        let control = client.prepare_cached(&statements.control).await?;
+        let clock = client.prepare_cached(&statements.clock).await?;
         let name = vid.as_str();
         let of_tape: [&(dyn ToSql + Sync); 1] = [&name];
-        // In this order on the wire: main row, task row, then what must be read under both locks.
-        let (row, task, control, clock) = tokio::try_join!(
+        let tx = Transaction::new(&client);
+        let lock_gate = async {
+            match &lock_gate {
+                Some(lock_gate) => client.query(lock_gate, &[]).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        // In this order on the wire: gate, main row, task row, then what must be read under all locks.
+        let ((), (), row, task, control, clock) = tokio::try_join!(
             biased;
-            tx.query_opt(&lock_row, &of_tape),
-            tx.query_opt(&lock_task, &of_tape),
-            tx.query(&control, &of_tape),
-            tx.query_one(&clock, &of_tape),
+            tx.begin(),
+            lock_gate,
+            client.query_opt(&lock_row, &of_tape),
+            client.query_opt(&lock_task, &of_tape),
+            client.query(&control, &of_tape),
+            client.query_one(&clock, &of_tape),
         )?;
         let clock = Clock::read(&clock)?;
         let tolerance = clock.tolerance;
@@ -443,10 +473,12 @@ impl Store {
         let step = locked.step(before.as_ref());
         let notes = locked.notes.clone();
         let statistics = locked.statistics.clone();
-        self.write(&tx, locked, before).await?;
-        #[cfg(feature = "failpoints")]
-        crate::failpoint::pass_at("committing", &[&step.0, step.1], vid);
-        tx.commit().await?;
+        let commit = async {
+            #[cfg(feature = "failpoints")]
+            crate::failpoint::pass_at("committing", &[&step.0, step.1], vid);
+            tx.commit().await
+        };
+        self.write(&client, locked, before, commit).await?;
         // Only what is committed is counted.
         notes.iter().for_each(|note| self.metrics.noted(note.kind, note.stage.as_deref(), &note.detail));
         if let Some(request) = &statistics {
@@ -455,11 +487,13 @@ impl Store {
         Ok(result)
     }
 
+    /// Writes what has changed, and commits.
     async fn write(
         &self,
-        tx: &deadpool_postgres::Transaction<'_>,
+        tx: &Client,
         mut locked: Locked<'_>,
         before: Option<Task>,
+        commit: impl Future<Output = Result<(), tokio_postgres::Error>> + Send,
     ) -> Result<(), StoreError> {
         let name = locked.vid.as_str().to_owned();
         if let Some(new) = locked.enter.take() {
@@ -476,39 +510,36 @@ impl Store {
                 tx.execute(&self.statements.drop_control, &[&"hold", &name]).await?;
             }
         }
+        if let Some(line) = &locked.statistics {
+            let round = locked.task.as_ref().map_or(0, |task| task.round);
+            tx.execute(&self.statements.add_statistic, &[&name, &round, line]).await?;
+        }
         let journey = locked.tape().map(|tape| tape.stamps.begun());
         let changed = locked.task.as_ref().filter(|_| locked.task != before);
+        let saved = changed.map(Saved::of).transpose()?;
+        let save_task = tx.prepare_cached(&self.statements.save_task).await?;
         let add_event = tx.prepare_cached(&self.statements.add_event).await?;
         let actor = locked.actor.as_str();
-        let events = locked.notes.iter().map(|note| {
-            let (name, add_event, journey) = (&name, &add_event, &journey);
-            async move { tx.execute(add_event, &[name, journey, &note.stage, &note.kind, &actor, &note.detail]).await }
-        });
-        let save = async {
-            match changed {
-                Some(task) => self.save(tx, task).await,
-                None => Ok(()),
-            }
-        };
-        let round = locked.task.as_ref().map_or(0, |task| task.round);
-        let statistics = async {
-            if let Some(line) = &locked.statistics {
-                tx.execute(&self.statements.add_statistic, &[&name, &round, line]).await?;
-            }
-            Ok(())
-        };
         // On the wire without waiting in between: where one fails, nothing is committed.
-        tokio::try_join!(biased; save, statistics, try_join_all(events).map_err(StoreError::from))?;
+        let mut steps = Vec::with_capacity(2 + locked.notes.len());
+        if let Some(saved) = &saved {
+            steps.push(async { tx.execute(&save_task, &saved.values()).await.map(drop) }.boxed());
+        }
+        for note in &locked.notes {
+            let (name, add_event, journey) = (&name, &add_event, &journey);
+            let add = async move {
+                tx.execute(add_event, &[name, journey, &note.stage, &note.kind, &actor, &note.detail]).await.map(drop)
+            };
+            steps.push(add.boxed());
+        }
+        steps.push(commit.boxed());
+        in_order(steps).await?;
         Ok(())
     }
 
     /// Applies what the law wants of the main row, and keeps in the task row what the row looks like afterwards: unless
     /// somebody edited it meanwhile, for then the edit must still be noticed.
-    async fn change_row(
-        &self,
-        tx: &deadpool_postgres::Transaction<'_>,
-        locked: &mut Locked<'_>,
-    ) -> Result<(), StoreError> {
+    async fn change_row(&self, tx: &Client, locked: &mut Locked<'_>) -> Result<(), StoreError> {
         let Some(before) = locked.tape().cloned() else { return Ok(()) };
         let name = before.vid.as_str();
         let leaves = match locked.change {
@@ -547,12 +578,7 @@ impl Store {
         Ok(())
     }
 
-    async fn enter_row(
-        &self,
-        tx: &deadpool_postgres::Transaction<'_>,
-        locked: &mut Locked<'_>,
-        new: &NewTape,
-    ) -> Result<(), StoreError> {
+    async fn enter_row(&self, tx: &Client, locked: &mut Locked<'_>, new: &NewTape) -> Result<(), StoreError> {
         let name = locked.vid.as_str();
         if locked.row.is_some() {
             let task = locked.task.as_ref().map(|task| json!({"memory": task.memory, "round": task.round}));
@@ -582,54 +608,6 @@ impl Store {
         Ok(())
     }
 
-    async fn save(&self, tx: &deadpool_postgres::Transaction<'_>, task: &Task) -> Result<(), StoreError> {
-        let statement = tx.prepare_cached(&self.statements.save_task).await?;
-        let to_json =
-            |value: serde_json::Result<Value>| value.context("a task value is no JSON").map_err(StoreError::Database);
-        let intent = task.intent.as_ref().map(serde_json::to_value).transpose();
-        let progress = task.progress.as_ref().map(serde_json::to_value).transpose();
-        let seen = task.seen.as_ref().map(serde_json::to_value).transpose();
-        let intent = intent.context("intent").map_err(StoreError::Database)?;
-        let progress = progress.context("progress").map_err(StoreError::Database)?;
-        let seen = seen.context("seen").map_err(StoreError::Database)?;
-        let memory = to_json(serde_json::to_value(&task.memory))?;
-        let next = match task.next {
-            Next::Now => None,
-            Next::At(at) => Some(tokio_postgres::types::Timestamp::Value(at)),
-            Next::Never => Some(tokio_postgres::types::Timestamp::PosInfinity),
-        };
-        tx.execute(
-            &statement,
-            &[
-                &task.vid.as_str(),
-                &task.stage,
-                &task.generation,
-                &task.epoch,
-                &task.dispatched_at,
-                &task.owner,
-                &task.lease_until,
-                &intent,
-                &task.attempts,
-                &task.crashes,
-                &next,
-                &task.settle_until,
-                &task.slot_since,
-                &task.wanted.map(Wanted::name),
-                &task.round,
-                &progress,
-                &task.progress_at,
-                &task.outcome.map(Outcome::name),
-                &task.reason.as_ref().map(|reason| reason.code.as_str()),
-                &task.reason.as_ref().map(|reason| reason.text.as_str()),
-                &memory,
-                &task.seen.as_ref().map(|seen| seen.xmin),
-                &seen,
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
     /// Renews the lease of an epoch. False: somebody else has the tape.
     ///
     /// # Errors
@@ -639,6 +617,78 @@ impl Store {
         let lease = self.settings.lease.as_secs_f64();
         let renewed = client.execute(&self.statements.renew, &[&vid.as_str(), &epoch, &lease]).await?;
         Ok(renewed == 1)
+    }
+}
+
+/// A task row as it is written.
+struct Saved<'a> {
+    task: &'a Task,
+    vid: &'a str,
+    intent: Option<Value>,
+    next: Option<Timestamp<DateTime<Utc>>>,
+    wanted: Option<&'static str>,
+    progress: Option<Value>,
+    outcome: Option<&'static str>,
+    code: Option<&'a str>,
+    reason: Option<&'a str>,
+    memory: Value,
+    seen_xmin: Option<i64>,
+    seen: Option<Value>,
+}
+
+impl Saved<'_> {
+    fn of(task: &Task) -> Result<Saved<'_>, StoreError> {
+        fn value<T: serde::Serialize>(what: &T) -> anyhow::Result<Value> {
+            serde_json::to_value(what).context("a task value is no JSON")
+        }
+        Ok(Saved {
+            task,
+            vid: task.vid.as_str(),
+            intent: task.intent.as_ref().map(value).transpose()?,
+            next: match task.next {
+                Next::Now => None,
+                Next::At(at) => Some(Timestamp::Value(at)),
+                Next::Never => Some(Timestamp::PosInfinity),
+            },
+            wanted: task.wanted.map(Wanted::name),
+            progress: task.progress.as_ref().map(value).transpose()?,
+            outcome: task.outcome.map(Outcome::name),
+            code: task.reason.as_ref().map(|reason| reason.code.as_str()),
+            reason: task.reason.as_ref().map(|reason| reason.text.as_str()),
+            memory: value(&task.memory)?,
+            seen_xmin: task.seen.as_ref().map(|seen| seen.xmin),
+            seen: task.seen.as_ref().map(value).transpose()?,
+        })
+    }
+
+    /// In the order of the statement.
+    fn values(&self) -> [&(dyn ToSql + Sync); 23] {
+        let task = self.task;
+        [
+            &self.vid,
+            &task.stage,
+            &task.generation,
+            &task.epoch,
+            &task.dispatched_at,
+            &task.owner,
+            &task.lease_until,
+            &self.intent,
+            &task.attempts,
+            &task.crashes,
+            &self.next,
+            &task.settle_until,
+            &task.slot_since,
+            &self.wanted,
+            &task.round,
+            &self.progress,
+            &task.progress_at,
+            &self.outcome,
+            &self.code,
+            &self.reason,
+            &self.memory,
+            &self.seen_xmin,
+            &self.seen,
+        ]
     }
 }
 

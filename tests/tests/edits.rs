@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use common::journey::{Mode, State};
 use common::stages::STAGES;
+use common::store::{Store, StoreError};
+use common::tape::Vid;
 use cta_sim::{Action, Order, World};
 use futures_util::future::join_all;
 use journeys::checker::JOURNEY;
 use journeys::site::{PATIENCE, Site};
 use journeys::steps::{Barrier, moment, time_of, until};
+use serde_json::json;
 use tokio::sync::watch;
 use worker::delivery::{Deliverer, Report};
 
@@ -353,4 +356,35 @@ async fn an_edit_of_anything_else_disturbs_nothing() {
     let begun = site.begun(VID);
     assert!(begun.windows(2).all(|pair| time_of(&pair[0]) <= time_of(&pair[1])));
     moment().await;
+}
+
+/// A statement that fails is on its way together with others and with the commit behind them.
+#[tokio::test]
+async fn where_one_statement_of_a_transaction_fails_none_is_kept_and_the_connection_is_clean() {
+    let site = site().await;
+    let vid: Vid = VID.parse().unwrap();
+    // One connection: what is left behind on it would be met by the next transaction.
+    let store = Store::sized(site.store().settings().clone(), "test", 1).unwrap();
+    let attempts = format!("SELECT attempts::int8 FROM {} WHERE tape = '{VID}'", site.beside("_task"));
+    let (before, events) = (site.number(&attempts).await, site.events(VID).await.len());
+    for spoilt in [0, 1] {
+        let failed = store
+            .locked(&vid, false, |locked| {
+                locked.task.as_mut().expect("a task").attempts += 7;
+                for number in 0..3 {
+                    // No text of PostgreSQL's can hold this character.
+                    let text = if number == spoilt { "\0" } else { "fine" };
+                    locked.note("edited", json!({ "text": text }));
+                }
+            })
+            .await;
+        assert!(matches!(failed, Err(StoreError::Database(_))), "{failed:?}");
+        assert_eq!((site.number(&attempts).await, site.events(VID).await.len()), (before, events));
+    }
+    let noted = store.locked(&vid, false, |locked| {
+        locked.task.as_mut().expect("a task").attempts += 7;
+        locked.note("edited", json!({}));
+    });
+    noted.await.unwrap();
+    assert_eq!((site.number(&attempts).await, site.events(VID).await.len()), (before + 7, events + 1));
 }
