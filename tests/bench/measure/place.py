@@ -106,7 +106,11 @@ def configuration(database, prefix=None, **more):
 
 def ours(program, config, *arguments, **environment):
     """Runs one of our programs to its end, answers what it prints."""
-    command = [program, "-C", config, *arguments]
+    return checked([program, "-C", config, *arguments], **environment)
+
+
+def checked(command, **environment):
+    """Runs a program to its end, answers what it prints; it must not fail."""
     run = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit {run.returncode}: {run.stderr[-2000:]}")

@@ -91,7 +91,7 @@ class Logged:
 
     def figures(self, tables):
         """Milliseconds in all, the slowest statements, and sequential scans of these tables."""
-        total, statements, scans = 0.0, {}, {}
+        total, commits, statements, scans = 0.0, 0.0, {}, {}
         for milliseconds, what, more in self.entries():
             if what.startswith("plan:"):
                 plan = json.loads("\n".join(more))
@@ -100,10 +100,11 @@ class Logged:
                 continue
             total += milliseconds
             text = shortened(what.partition(":")[2])
+            commits += milliseconds if text == "COMMIT" else 0.0
             statements[text] = statements.get(text, 0.0) + milliseconds
         slowest = sorted(statements.items(), key=lambda item: -item[1])[:8]
         return {
-            "database_ms": round(total, 2),
+            "database_ms": round(total, 2), "statements_ms": round(total - commits, 2),
             "slowest_ms": {text: round(milliseconds, 2) for text, milliseconds in slowest},
             "sequential_scans_ms": scans,
         }
@@ -174,7 +175,7 @@ def deliveries(database, config, number, tables):
         finally:
             contest.end(worker)
     figures = logged.figures(tables)
-    return figures | {"database_ms_each": round(figures["database_ms"] / DUE, 3)}
+    return figures | {f"{each}_each": round(figures[each] / DUE, 3) for each in ("database_ms", "statements_ms")}
 
 
 def prepare(rows, events):
