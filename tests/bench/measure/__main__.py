@@ -121,11 +121,11 @@ class Bench:
     def target(self, *what, **more):
         self.result["targets"].append(report.judged(*what, **more))
 
-    def rounds(self, name, prepare, run):
-        """Some other measurement: prepared once, run so many times."""
+    def rounds(self, name, prepare, run, most=sys.maxsize):
+        """Some other measurement: prepared once, run so many times, at most `most`."""
         prepared = self.attempt(f"{name}: preparing", prepare)
         runs = []
-        for number in range(self.options.rounds if prepared else 0):
+        for number in range(min(self.options.rounds, most) if prepared else 0):
             figures = self.attempt(f"{name} round {number + 1}", lambda: run(number, prepared))
             if figures:
                 runs.append(figures)
@@ -186,7 +186,7 @@ class Bench:
             self.target(f"claim and record: {what}, {largest} over {smallest}", quotient, 1.2, at_least=False)
 
     def publish(self):
-        runs = self.rounds("publish", lambda: self.options.due, publish.run)
+        runs = self.rounds("publish", lambda: self.options.due, publish.run, publish.ROUNDS)
         if not runs:
             return
         figures = ("rows", "rows_per_s", "wall_s", "own_us", "postgres_us", "broker_us", "peak_mib")

@@ -187,11 +187,13 @@ SYNCED = "SELECT wal_sync || ' ' || wal_sync_time FROM pg_stat_wal"
 
 
 def sample(session, done, pids):
-    cpu = [proc.worker_cpu(pid) for pid in pids]
+    at = time.monotonic()
+    known = proc.children()
+    cpu = [proc.worker_cpu(pid, known) for pid in pids]
     synced, milliseconds = session.ask(SYNCED).split()
     return {
-        "at": time.monotonic(), "done": done, "own": (sum(own for own, _ in cpu), sum(others for _, others in cpu)),
-        "postgres": proc.tree_cpu(place.server_pid("postgres")), "broker": proc.tree_cpu(place.server_pid("rabbitmq")),
+        "at": at, "done": done, "own": (sum(own for own, _ in cpu), sum(others for _, others in cpu)),
+        "postgres": proc.tree_cpu(place.server_pid("postgres"), known), "broker": proc.tree_cpu(place.server_pid("rabbitmq"), known),
         "machine": proc.machine_busy(), "syncs": int(synced), "sync_s": float(milliseconds) / 1e3,
     }
 

@@ -2,10 +2,13 @@
 
 import json
 import os
+import time
 
 import place
 import proc
 
+# A round of it takes minutes: more than so many are not needed.
+ROUNDS = 3
 # As the producer has them, one publish in flight on each.
 CHANNELS = 4
 BARE = str(place.PEER_BIN / "bare-publisher")
@@ -28,9 +31,10 @@ def sizes(due):
 
 
 def run(number, due):
-    """One round: rows a second and peak memory of ours for each size, and of the bare publisher for the larger."""
+    """One round: rows a second and peak memory of ours for each size, and of the bare publisher."""
     result = {name: ours(f"bench_publish_{name}_{number}", rows) for name, rows in sizes(due).items()}
-    result["bare"] = bare(f"bench_publish_bare_{number}", due)
+    # Its speed does not depend on how many they are.
+    result["bare"] = bare(f"bench_publish_bare_{number}", max(1, due // 3))
     return result
 
 
@@ -44,9 +48,12 @@ def ours(database, rows):
         place.ours(place.PRODUCER, config, "start")
         output = place.WORK / "publish.out"
         environment = {**os.environ, "BENCH_CTA_ADMIN": place.CTA_ADMIN}
-        postgres, broker = cpu("postgres"), cpu("rabbitmq")
+        # Of the database what has ended counts: the producer's connection does, with its program.
+        postgres, broker = proc.ended_cpu(place.server_pid("postgres")), broker_cpu()
         timed = proc.timed([place.PRODUCER, "-C", config, "finish", "-j"], environment, output, watch=True)
-        postgres, broker = cpu("postgres") - postgres, cpu("rabbitmq") - broker
+        broker = broker_cpu() - broker
+        time.sleep(0.5)
+        postgres = proc.ended_cpu(place.server_pid("postgres")) - postgres
         told = sum(len(stage["published"]) for stage in json.loads(output.read_text())["stages"])
         marked = int(place.sql(database, PUBLISHED))
         if told != rows or marked != rows:
@@ -62,10 +69,10 @@ def ours(database, rows):
 def bare(queue, messages):
     output = place.WORK / "publish.out"
     try:
-        broker = cpu("rabbitmq")
+        broker = broker_cpu()
         argv = [BARE, queue, str(messages), str(CHANNELS)]
         timed = proc.timed(argv, {**os.environ, "BENCH_AMQP": place.AMQP}, output, watch=True)
-        broker = cpu("rabbitmq") - broker
+        broker = broker_cpu() - broker
         # Connecting is not in it; it is in ours.
         timed["wall_s"] = float(output.read_text())
         return {**figures(timed, messages), "postgres_us": 0, "broker_us": round(broker * 1e6 / messages)}
@@ -73,8 +80,8 @@ def bare(queue, messages):
         place.delete_queues(queue)
 
 
-def cpu(server):
-    return proc.tree_cpu(place.server_pid(server))
+def broker_cpu():
+    return proc.tree_cpu(place.server_pid("rabbitmq"))
 
 
 def figures(timed, rows):
