@@ -24,7 +24,7 @@ QUARANTINED = {"BENCH_CTA_POOL": "quarantine", "BENCH_CTA_STATE": "DISABLED"}
 # Contest: its contestants, the stage, calls of cta-admin for each task, what the stand-in is told, tasks of those that are slow.
 CONTESTS = {
     "drain": (DRAIN, "finish", 1, {}, {}),
-    "wait20": (WAIT, "finish", 1, {"BENCH_CTA_WAIT_US": "20000"}, {"serial": 300}),
+    "wait20": (WAIT, "finish", 1, {"BENCH_CTA_WAIT_US": "20000"}, {"serial": 300, "celery:8": 1000}),
     "look3": (LOOK, "quarantine", 3, QUARANTINED, {}),
     "workers": (WORKERS, "finish", 1, {}, {}),
 }
@@ -125,14 +125,16 @@ class Bench:
 
     def rounds(self, name, prepare, run, most=sys.maxsize):
         """Some other measurement: prepared once, run so many times, at most `most`."""
+        begun = time.monotonic()
         prepared = self.attempt(f"{name}: preparing", prepare)
+        took = round(time.monotonic() - begun, 1)
         runs = []
         for number in range(min(self.options.rounds, most) if prepared else 0):
             figures = self.attempt(f"{name} round {number + 1}", lambda: run(number, prepared))
             if figures:
                 runs.append(figures)
                 print(f"{name} round {number + 1}", file=sys.stderr)
-        self.result["measurements"][name] = {"rounds": runs}
+        self.result["measurements"][name] = {"rounds": runs, "prepare_s": took}
         return runs
 
     def startup(self):
