@@ -1,5 +1,6 @@
 """Little to do: how long one tape waits, from the operator's word to the claim by a worker that has nothing else."""
 
+import math
 import os
 import subprocess
 import time
@@ -83,4 +84,4 @@ def finished(session, tape, worker, log):
 def percentile(values, share):
     """The smallest value that so large a share of them does not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
