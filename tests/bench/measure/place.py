@@ -45,6 +45,14 @@ def sql(database, statement):
     return run.stdout.strip()
 
 
+# Rows that were filled in together with their task rows count as written by us, not as an edit that a tick has to follow.
+FOLLOWED = """
+DO $$ BEGIN
+  IF to_regclass('repack_status_edited') IS NOT NULL THEN DELETE FROM repack_status_edited WHERE tape <> '*'; END IF;
+END $$;
+"""
+
+
 class Session:
     """One psql that stays connected: a question a few hundred times a second costs next to nothing."""
 

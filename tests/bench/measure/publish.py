@@ -19,8 +19,6 @@ INSERT INTO repack_status SELECT 'L' || lpad(i::text, 6, '0'), t.then, t.then, t
   FROM generate_series(1, {rows}) i, (SELECT LOCALTIMESTAMP(0) - interval '2 days' AS then) t;
 INSERT INTO repack_status_task (tape, stage, generation, epoch, seen_xmin)
   SELECT tape, 'finish', nextval('repack_status_generation_seq'), 0, xmin::text::int8 FROM repack_status;
-VACUUM ANALYZE;
-CHECKPOINT;
 """
 PUBLISHED = "SELECT count(*) FROM repack_status_task WHERE dispatched_at IS NOT NULL"
 
@@ -43,7 +41,7 @@ def ours(database, rows):
     try:
         config = place.configuration(database, database, redispatch_after_secs=36000)
         place.migrate(config)
-        place.sql(database, ROWS.format(rows=rows))
+        place.sql(database, ROWS.format(rows=rows) + place.FOLLOWED + "VACUUM ANALYZE; CHECKPOINT;")
         # Nothing is due for `start`: that tick connects, declares queues and fills the caches.
         place.ours(place.PRODUCER, config, "start")
         output = place.WORK / "publish.out"

@@ -56,7 +56,7 @@ def make(database, rows, share, events):
     place.make_database(database)
     config = place.configuration(database, database, redispatch_after_secs=36000)
     place.migrate(config)
-    quiet(database, ROWS.format(rows=rows, share=share))
+    quiet(database, ROWS.format(rows=rows, share=share) + place.FOLLOWED)
     named = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid " \
             "WHERE indrelid = 'repack_status_event'::regclass AND c.relname LIKE '%event_tape'"
     index, definition = quiet(database, named).split("|")
