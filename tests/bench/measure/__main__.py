@@ -170,14 +170,15 @@ class Bench:
         rows = []
         for name in runs[0]:
             middle = report.median(runs, name, "database_ms")
-            each = report.median(runs, name, "delivery", "database_ms_each")
+            each = [report.median(runs, name, "delivery", figure) for figure in ("database_ms_each", "statements_ms_each", "wal_kib_each")]
             wall = report.median(runs, name, "wall_ms")
             scans = sorted({scan for run in runs for scan in run[name]["sequential_scans_ms"]})
             scans += sorted({scan for run in runs for scan in run[name]["delivery"]["sequential_scans_ms"]})
-            rows.append((name, middle, wall, each, len(scans)))
+            rows.append((name, middle, wall, *each, len(scans)))
             self.target(f"tick, {name}: database ms", middle, 50, at_least=False)
             self.target(f"tick, {name}: sequential scans of large tables", len(scans), 0, at_least=False)
-        report.show(f"tick, {tick.DUE} due", ("table", "database ms", "wall ms", "database ms a delivery", "sequential scans"), rows)
+        header = ("table", "database ms", "wall ms", "database ms a delivery", "but for commits", "log, KiB a delivery", "sequential scans")
+        report.show(f"tick, {tick.DUE} due", header, rows)
         self.flat(runs)
 
     def flat(self, runs):
@@ -185,9 +186,11 @@ class Bench:
         smallest, largest = list(runs[0])[0], list(runs[0])[-2]
         if smallest == largest:
             return
-        for figure, what in (("database_ms_each", "database time"), ("statements_ms_each", "database time but for commits")):
-            quotient = statistics.median(run[largest]["delivery"][figure] / run[smallest]["delivery"][figure] for run in runs)
-            self.target(f"claim and record: {what}, {largest} over {smallest}", quotient, 1.2, at_least=False)
+        # Commits wait for the disk, and whatever else writes to it: they are shown, not judged.
+        quotient = statistics.median(
+            run[largest]["delivery"]["statements_ms_each"] / run[smallest]["delivery"]["statements_ms_each"] for run in runs
+        )
+        self.target(f"claim and record: database time but for commits, {largest} over {smallest}", quotient, 1.2, at_least=False)
 
     def publish(self):
         runs = self.rounds("publish", lambda: self.options.due, publish.run, publish.ROUNDS)
@@ -222,7 +225,7 @@ class Bench:
         result = self.attempt("calls", lambda: calls.run(0, None))
         if not result:
             return
-        sizes = [f"{part['tapes']} tapes{', waiting' if name == 'waiting' else ''}" for name, part in result.items()]
+        sizes = [calls.size(name, part) for name, part in result.items()]
         rows = calls.rows(result)
         rows.append(("tick", "(ticks)", *(part["ticks"] for part in result.values()), ""))
         report.show("calls of cta-admin in all", ("who", "call", *sizes, f"the least for {calls.TAPES[-1]}"), rows)
@@ -230,12 +233,12 @@ class Bench:
         least = sum(len(made) for made in calls.MINIMUM.values())
         parts = {name: {"per_tape": calls.per_tape(part), "above_the_least": calls.above(part)} for name, part in result.items()}
         self.result["measurements"]["calls"] = {"counts": result, "least_per_tape": least, "summary": parts}
-        rows = [(name, part["per_tape"], *part["above_the_least"].values()) for name, part in parts.items()]
+        rows = [(size, part["per_tape"], *part["above_the_least"].values()) for size, part in zip(sizes, parts.values())]
         report.show(f"calls for each tape, the least is {least}, and how many are above it", ("tapes", "calls", *calls.above(most)), rows)
         self.target(f"calls of cta-admin for a tape, of {calls.TAPES[-1]}", calls.per_tape(most), least, at_least=False)
-        for name, part in result.items():
+        for size, part in zip(sizes, result.values()):
             polls = sum(part["calls"]["tick"].values()) / part["ticks"]
-            self.target(f"calls of cta-admin for a tick, {name} tapes", polls, 1, at_least=False)
+            self.target(f"calls of cta-admin for a tick, {size}", polls, 1, at_least=False)
 
     def all(self):
         try:

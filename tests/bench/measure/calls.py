@@ -174,6 +174,11 @@ def run(_number, _prepared):
     return result
 
 
+def size(name, part):
+    """How many tapes, in words."""
+    return f"{part['tapes']} tape{'s' if part['tapes'] > 1 else ''}{' whose repack lasts' if name == 'waiting' else ''}"
+
+
 def rows(result):
     """Role, call, how often for each number of tapes, and the least for the largest number of them."""
     most = result[str(TAPES[-1])]
@@ -196,6 +201,6 @@ def above(part):
 
 
 def per_tape(part):
-    """Calls for each tape, ticks and scan left out."""
-    shared = sum(len(SHARED.get(role, [])) for role in ("prepare",))
-    return round((sum(sum(part["calls"].get(role, {}).values()) for role in ("prepare", *WORKERS)) - shared) / part["tapes"], 2)
+    """Calls for each tape, without those that are shared by all."""
+    made = sum(sum(part["calls"].get(role, {}).values()) for role in ("prepare", *WORKERS))
+    return round((made - len(SHARED["prepare"])) / part["tapes"], 2)

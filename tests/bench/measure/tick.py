@@ -20,6 +20,8 @@ ALTER DATABASE "{0}" SET log_min_duration_statement = 0;
 ALTER DATABASE "{0}" SET track_io_timing = on;
 """
 OFF = "-c log_min_duration_statement=-1 -c auto_explain.log_min_duration=-1"
+# What a commit has to get to the disk: bytes of the write-ahead log.
+WRITTEN = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
 HEAD = re.compile(r"LOG:  duration: ([0-9.]+) ms(.*)")
 
 # Quarantined long ago or finished: what a table that has grown for years holds. Nothing of it is due.
@@ -163,6 +165,7 @@ def deliveries(database, config, number, tables):
     """The database time of a delivery, one at a time."""
     environment = {**os.environ, "BENCH_CTA_ADMIN": place.CTA_ADMIN}
     command = ["setpriv", "--pdeathsig", "KILL", "--", place.WORKER, "-C", config, "--stages", "finish", "--concurrency", "1"]
+    written = int(quiet(database, WRITTEN))
     with Logged() as logged:
         worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -174,7 +177,7 @@ def deliveries(database, config, number, tables):
                 time.sleep(0.1)
         finally:
             contest.end(worker)
-    figures = logged.figures(tables)
+    figures = logged.figures(tables) | {"wal_kib_each": round((int(quiet(database, WRITTEN)) - written) / 1024 / DUE, 1)}
     return figures | {f"{each}_each": round(figures[each] / DUE, 3) for each in ("database_ms", "statements_ms")}
 
 
