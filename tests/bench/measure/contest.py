@@ -39,13 +39,13 @@ def fill(database, table, tapes, state):
 
 
 class Ours:
-    """Our worker with this concurrency."""
+    """Our worker with this concurrency, as one process or several."""
 
     table = "repack_status"
     program = place.WORKER
 
-    def __init__(self, stage, concurrency):
-        self.stage, self.concurrency = stage, concurrency
+    def __init__(self, stage, concurrency, copies="1"):
+        self.stage, self.concurrency, self.copies = stage, concurrency, int(copies)
 
     def prepare(self, database, tapes, environment):
         self.config = place.configuration(database, database, redispatch_after_secs=3600)
@@ -73,6 +73,7 @@ class Peer:
     """Somebody else's worker, one commit for each task."""
 
     table = "peer_status"
+    copies = 1
 
     def prepare(self, database, tapes, environment):
         place.sql(database, PEER_TABLE)
@@ -181,44 +182,59 @@ def run(name, number, stage, tapes, execs, environment):
         place.drop_database(database)
 
 
-def sample(done, pid):
+# How often the write-ahead log was written through to the disk, and the milliseconds that took: all databases together.
+SYNCED = "SELECT wal_sync || ' ' || wal_sync_time FROM pg_stat_wal"
+
+
+def sample(session, done, pids):
+    at = time.monotonic()
+    known = proc.children()
+    cpu = [proc.worker_cpu(pid, known) for pid in pids]
+    synced, milliseconds = session.ask(SYNCED).split()
     return {
-        "at": time.monotonic(), "done": done, "own": proc.worker_cpu(pid),
-        "postgres": proc.tree_cpu(place.server_pid("postgres")), "broker": proc.tree_cpu(place.server_pid("rabbitmq")),
-        "machine": proc.machine_busy(),
+        "at": at, "done": done, "own": (sum(own for own, _ in cpu), sum(others for _, others in cpu)),
+        "postgres": proc.tree_cpu(place.server_pid("postgres"), known), "broker": proc.tree_cpu(place.server_pid("rabbitmq"), known),
+        "machine": proc.machine_busy(), "syncs": int(synced), "sync_s": float(milliseconds) / 1e3,
     }
 
 
 def drained(worker, database, tapes, execs, environment):
-    log = place.WORK / f"{database}.log"
-    # Should this program be killed, the worker must not stay behind.
+    # Should this program be killed, the workers must not stay behind.
     command = ["setpriv", "--pdeathsig", "KILL", "--", *worker.argv()]
+    logs = [place.WORK / f"{database}.{copy}.log" for copy in range(worker.copies)]
     session = place.Session(database)
     question = f"SELECT count(*) FROM {worker.table} WHERE {worker.done()} IS NOT NULL"
-    with open(log, "wb") as out:
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, cwd=place.PEERS, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
+    processes = [start(command, {**os.environ, **environment}, log) for log in logs]
+    pids = [process.pid for process in processes]
     begun, first = time.monotonic(), None
     try:
         while True:
             done = int(session.ask(question))
             if first is None and done >= tapes * 0.1:
-                first = sample(done, process.pid)
+                first = sample(session, done, pids)
             if first and done >= tapes * 0.97:
-                last = sample(done, process.pid)
-                memory = proc.pss_mib(process.pid)
+                last = sample(session, done, pids)
+                memory = sum(proc.pss_mib(pid) for pid in pids)
                 break
             # A loop has an end of its own: its last rows count even if nobody saw 97 % of them while it ran.
-            if time.monotonic() - begun > LIMIT or (process.poll() is not None and int(session.ask(question)) < tapes):
-                raise RuntimeError(f"{done} of {tapes} are done: {log.read_text(errors='replace')[-2000:]}")
+            ended = any(process.poll() is not None for process in processes)
+            if time.monotonic() - begun > LIMIT or (ended and int(session.ask(question)) < tapes):
+                said = "\n".join(log.read_text(errors="replace")[-2000:] for log in logs)
+                raise RuntimeError(f"{done} of {tapes} are done: {said}")
             time.sleep(0.02)
         settle(session, question, tapes)
     finally:
-        end(process)
+        for process in processes:
+            end(process)
         session.close()
-    log.unlink()
+    for log in logs:
+        log.unlink()
     return figures(first, last, memory, execs, first["at"] - begun)
+
+
+def start(command, environment, log):
+    with open(log, "wb") as out:
+        return subprocess.Popen(command, env=environment, cwd=place.PEERS, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
 def settle(session, question, tapes):
@@ -259,4 +275,8 @@ def figures(first, last, memory, execs, start):
         "machine_us": each(last["machine"] - first["machine"]),
         "pss_mib": round(memory, 1),
         "to_first_tenth_s": round(start, 2),
+        # Of all processors, and of the time that the log may be written through in.
+        "machine_busy": round((last["machine"] - first["machine"]) / took / os.cpu_count(), 3),
+        "sync_busy": round((last["sync_s"] - first["sync_s"]) / took, 3),
+        "tasks_per_sync": round(tasks / max(1, last["syncs"] - first["syncs"]), 2),
     }

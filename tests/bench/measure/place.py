@@ -45,6 +45,14 @@ def sql(database, statement):
     return run.stdout.strip()
 
 
+# Rows that were filled in together with their task rows count as written by us, not as an edit that a tick has to follow.
+FOLLOWED = """
+DO $$ BEGIN
+  IF to_regclass('repack_status_edited') IS NOT NULL THEN DELETE FROM repack_status_edited WHERE tape <> '*'; END IF;
+END $$;
+"""
+
+
 class Session:
     """One psql that stays connected: a question a few hundred times a second costs next to nothing."""
 
@@ -106,7 +114,11 @@ def configuration(database, prefix=None, **more):
 
 def ours(program, config, *arguments, **environment):
     """Runs one of our programs to its end, answers what it prints."""
-    command = [program, "-C", config, *arguments]
+    return checked([program, "-C", config, *arguments], **environment)
+
+
+def checked(command, **environment):
+    """Runs a program to its end, answers what it prints; it must not fail."""
     run = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit {run.returncode}: {run.stderr[-2000:]}")

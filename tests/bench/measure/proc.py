@@ -22,25 +22,31 @@ def start_time(pid):
     return int(stat[19]) if stat and stat[0] not in "ZX" else None
 
 
-def tree(pid):
-    """The process and all that descend from it."""
-    children = {}
+def children():
+    """Who was started by whom, of all processes: to be asked once where many trees are looked at."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             stat, _ = fields(entry)
             if stat:
-                children.setdefault(int(stat[1]), []).append(int(entry))
-    found, todo = [], [pid]
-    while todo:
-        found.append(todo.pop())
-        todo += children.get(found[-1], [])
+                found.setdefault(int(stat[1]), []).append(int(entry))
     return found
 
 
-def worker_cpu(pid):
+def tree(pid, known=None):
+    """The process and all that descend from it."""
+    known = known or children()
+    found, todo = [], [pid]
+    while todo:
+        found.append(todo.pop())
+        todo += known.get(found[-1], [])
+    return found
+
+
+def worker_cpu(pid, known=None):
     """Seconds of a worker's own processes, and of what they started and waited for (the calls of cta-admin)."""
     own = others = 0
-    for each in tree(pid):
+    for each in tree(pid, known):
         stat, name = fields(each)
         if stat and name != "cta-admin":
             own += int(stat[11]) + int(stat[12])
@@ -48,10 +54,16 @@ def worker_cpu(pid):
     return own / TICK, others / TICK
 
 
-def tree_cpu(pid):
+def ended_cpu(pid):
+    """Seconds of all that a process started and that has ended since, each rounded down to 10 ms."""
+    stat, _ = fields(pid)
+    return (int(stat[13]) + int(stat[14])) / TICK
+
+
+def tree_cpu(pid, known=None):
     """Seconds of all processes of a tree, as precise as the scheduler has it: /proc/PID/stat rounds each one down to 10 ms."""
     total = 0
-    for each in tree(pid):
+    for each in tree(pid, known):
         for thread in _threads(each):
             try:
                 total += int(Path(f"/proc/{each}/task/{thread}/schedstat").read_text().split()[0])

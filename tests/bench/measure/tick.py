@@ -20,6 +20,8 @@ ALTER DATABASE "{0}" SET log_min_duration_statement = 0;
 ALTER DATABASE "{0}" SET track_io_timing = on;
 """
 OFF = "-c log_min_duration_statement=-1 -c auto_explain.log_min_duration=-1"
+# What a commit has to get to the disk: bytes of the write-ahead log.
+WRITTEN = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
 HEAD = re.compile(r"LOG:  duration: ([0-9.]+) ms(.*)")
 
 # Quarantined long ago or finished: what a table that has grown for years holds. Nothing of it is due.
@@ -56,7 +58,7 @@ def make(database, rows, share, events):
     place.make_database(database)
     config = place.configuration(database, database, redispatch_after_secs=36000)
     place.migrate(config)
-    quiet(database, ROWS.format(rows=rows, share=share))
+    quiet(database, ROWS.format(rows=rows, share=share) + place.FOLLOWED)
     named = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid " \
             "WHERE indrelid = 'repack_status_event'::regclass AND c.relname LIKE '%event_tape'"
     index, definition = quiet(database, named).split("|")
@@ -91,7 +93,7 @@ class Logged:
 
     def figures(self, tables):
         """Milliseconds in all, the slowest statements, and sequential scans of these tables."""
-        total, statements, scans = 0.0, {}, {}
+        total, commits, statements, scans = 0.0, 0.0, {}, {}
         for milliseconds, what, more in self.entries():
             if what.startswith("plan:"):
                 plan = json.loads("\n".join(more))
@@ -100,10 +102,11 @@ class Logged:
                 continue
             total += milliseconds
             text = shortened(what.partition(":")[2])
+            commits += milliseconds if text == "COMMIT" else 0.0
             statements[text] = statements.get(text, 0.0) + milliseconds
         slowest = sorted(statements.items(), key=lambda item: -item[1])[:8]
         return {
-            "database_ms": round(total, 2),
+            "database_ms": round(total, 2), "statements_ms": round(total - commits, 2),
             "slowest_ms": {text: round(milliseconds, 2) for text, milliseconds in slowest},
             "sequential_scans_ms": scans,
         }
@@ -162,6 +165,7 @@ def deliveries(database, config, number, tables):
     """The database time of a delivery, one at a time."""
     environment = {**os.environ, "BENCH_CTA_ADMIN": place.CTA_ADMIN}
     command = ["setpriv", "--pdeathsig", "KILL", "--", place.WORKER, "-C", config, "--stages", "finish", "--concurrency", "1"]
+    written = int(quiet(database, WRITTEN))
     with Logged() as logged:
         worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -173,8 +177,8 @@ def deliveries(database, config, number, tables):
                 time.sleep(0.1)
         finally:
             contest.end(worker)
-    figures = logged.figures(tables)
-    return figures | {"database_ms_each": round(figures["database_ms"] / DUE, 3)}
+    figures = logged.figures(tables) | {"wal_kib_each": round((int(quiet(database, WRITTEN)) - written) / 1024 / DUE, 1)}
+    return figures | {f"{each}_each": round(figures[each] / DUE, 3) for each in ("database_ms", "statements_ms")}
 
 
 def prepare(rows, events):
