@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::TimeDelta;
 use tokio_postgres::types::ToSql;
 
-use super::rows::{read_prefixed, read_row};
+use super::rows::{read_row, read_task_from};
 use super::{Overview, Store, StoreError};
 use crate::journey::{Mode, State};
 use crate::tape::Vid;
@@ -272,15 +272,20 @@ impl Store {
             values.iter().map(|value| value.as_ref() as &(dyn ToSql + Sync)).collect();
         let client = self.client().await?;
         let rows = client.query(&format!("{}{condition}", self.statements.overview), &values).await?;
+        // Where the columns are is the same for all rows.
+        let place =
+            |name: &str| rows.first().and_then(|row| row.columns().iter().position(|column| column.name() == name));
+        let [task, who, why, until, now] =
+            ["k_tape", "hold_who", "hold_why", "hold_until", "now"].map(|name| place(name).unwrap_or_default());
         rows.iter()
             .map(|row| {
-                let has_task = row.get::<_, Option<String>>("k_tape").is_some();
-                let who: Option<String> = row.get("hold_who");
+                let has_task = row.get::<_, Option<&str>>(task).is_some();
+                let who: Option<String> = row.get(who);
                 Ok(Overview {
                     row: read_row(row, TimeDelta::hours(1)),
-                    task: if has_task { Some(read_prefixed(row, "k_")?) } else { None },
-                    hold: who.map(|who| Hold { who, why: row.get("hold_why"), until: row.get("hold_until") }),
-                    now: row.get("now"),
+                    task: if has_task { Some(read_task_from(row, task)?) } else { None },
+                    hold: who.map(|who| Hold { who, why: row.get(why), until: row.get(until) }),
+                    now: row.get(now),
                 })
             })
             .collect()

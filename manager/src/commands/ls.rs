@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use common::explain::{Explained, Slots, explain};
-use common::journey::State;
+use common::journey::{Mode, State};
 use common::settings::Settings;
 use common::store::{Line, Overview, SiteView, Store, StoreError};
 use common::tape::{Tape, Vid};
-use common::task::Next;
-use serde_json::{Value, json};
+use common::task::{Next, Outcome, Progress, Wanted};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::told;
 use crate::cli::Ls;
@@ -139,77 +140,146 @@ pub async fn run(store: &Store, ls: &Ls, verbose: bool, json: bool, desk: &mut D
 }
 
 fn machines(rows: &[Row<'_>], lines: bool, desk: &mut Desk<'_>) -> anyhow::Result<()> {
-    let objects = rows.iter().map(|(overview, why)| object(overview, why).to_string());
-    if lines {
-        let mut text = String::new();
-        for object in objects {
-            text.push_str(&object);
-            text.push('\n');
-        }
-        return desk.text(&text);
+    let mut text = Vec::new();
+    let (open, between, close): (&[u8], u8, &[u8]) = if lines { (b"", b'\n', b"") } else { (b"[", b',', b"]\n") };
+    text.extend_from_slice(open);
+    for (overview, why) in rows {
+        serde_json::to_writer(&mut text, &Object::of(overview, why))?;
+        text.push(between);
     }
-    desk.data(&format!("[{}]", objects.collect::<Vec<_>>().join(",")))
+    if !lines && !rows.is_empty() {
+        text.pop();
+    }
+    text.extend_from_slice(close);
+    desk.text(&String::from_utf8(text)?)
+}
+
+/// One tape for machines, key by key.
+#[derive(Serialize)]
+struct Object<'a> {
+    vid: &'a str,
+    state: Option<State>,
+    mode: Option<Mode>,
+    entered: Option<String>,
+    started: Option<String>,
+    repacked: Option<String>,
+    quarantined: Option<String>,
+    reclaimed: Option<String>,
+    finished: Option<String>,
+    pool: Option<&'a str>,
+    mediatype: Option<&'a str>,
+    priority: Option<i16>,
+    responsible: Option<&'a str>,
+    files: Option<i64>,
+    bytes: Option<i64>,
+    usage: Option<i16>,
+    last_write_date: Option<String>,
+    stage: Option<&'a str>,
+    generation: Option<i64>,
+    outcome: Option<Outcome>,
+    reason_code: Option<&'a str>,
+    reason: Option<&'a str>,
+    next_attempt_at: Option<String>,
+    dispatched_at: Option<String>,
+    attempts: Option<i32>,
+    crashes: Option<i32>,
+    owner: Option<&'a str>,
+    lease_until: Option<String>,
+    settle_until: Option<String>,
+    slot_since: Option<String>,
+    wanted: Option<Wanted>,
+    round: Option<i32>,
+    progress: Option<&'a Progress>,
+    progress_at: Option<String>,
+    hold: Option<HoldObject<'a>>,
+    waits: Waits<'a>,
+    odd: Option<&'a [String]>,
+}
+
+#[derive(Serialize)]
+struct HoldObject<'a> {
+    who: &'a str,
+    why: &'a str,
+    until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Waits<'a> {
+    code: &'a str,
+    text: &'a str,
+    until: Option<String>,
+    next: &'a str,
+}
+
+impl<'a> Object<'a> {
+    fn of(overview: &'a Overview, why: &'a Explained) -> Object<'a> {
+        let tape = overview.row.as_ref().ok();
+        let task = overview.task.as_ref();
+        let time = |at: Option<DateTime<Utc>>| at.map(iso);
+        let stamp = |state: State| time(tape.and_then(|tape| tape.stamps.at(state)));
+        let reason = task.and_then(|task| task.reason.as_ref());
+        Object {
+            vid: vid_of(overview),
+            state: tape.map(Tape::state),
+            mode: tape.map(|tape| tape.mode),
+            entered: stamp(State::Entered),
+            started: stamp(State::Started),
+            repacked: stamp(State::Repacked),
+            quarantined: stamp(State::Quarantined),
+            reclaimed: stamp(State::Reclaimed),
+            finished: stamp(State::Finished),
+            pool: tape.map(|tape| tape.tapepool.as_str()),
+            mediatype: tape.map(|tape| tape.mediatype.as_str()),
+            priority: tape.map(|tape| tape.priority),
+            responsible: tape.map(|tape| tape.responsible.as_str()),
+            files: tape.map(|tape| tape.files),
+            bytes: tape.map(|tape| tape.bytes),
+            usage: tape.map(|tape| tape.usage),
+            last_write_date: time(tape.and_then(|tape| tape.last_write_date)),
+            stage: task.and_then(|task| task.stage.as_deref()),
+            generation: task.map(|task| task.generation),
+            outcome: task.and_then(|task| task.outcome),
+            reason_code: reason.map(|reason| reason.code.as_str()),
+            reason: reason.map(|reason| reason.text.as_str()),
+            next_attempt_at: task.and_then(|task| match task.next {
+                Next::Now => None,
+                Next::At(at) => Some(iso(at)),
+                Next::Never => Some("never".to_owned()),
+            }),
+            dispatched_at: time(task.and_then(|task| task.dispatched_at)),
+            attempts: task.map(|task| task.attempts),
+            crashes: task.map(|task| task.crashes),
+            owner: task.and_then(|task| task.owner.as_deref()),
+            lease_until: time(task.and_then(|task| task.lease_until)),
+            settle_until: time(task.and_then(|task| task.settle_until)),
+            slot_since: time(task.and_then(|task| task.slot_since)),
+            wanted: task.and_then(|task| task.wanted),
+            round: task.map(|task| task.round),
+            progress: task.and_then(|task| task.progress.as_ref()),
+            progress_at: time(task.and_then(|task| task.progress_at)),
+            hold: overview.hold.as_ref().map(|hold| HoldObject {
+                who: &hold.who,
+                why: &hold.why,
+                until: time(hold.until),
+            }),
+            waits: Waits { code: &why.code, text: &why.text, until: time(why.until), next: &why.next },
+            odd: overview.row.as_ref().err().map(|odd| odd.problems.as_slice()),
+        }
+    }
 }
 
 /// One tape for machines.
 pub fn object(overview: &Overview, why: &Explained) -> Value {
-    let tape = overview.row.as_ref().ok();
-    let task = overview.task.as_ref();
-    let time = |at: Option<DateTime<Utc>>| at.map(iso);
-    let stamp = |state: State| time(tape.and_then(|tape| tape.stamps.at(state)));
-    let next = task.and_then(|task| match task.next {
-        Next::Now => None,
-        Next::At(at) => Some(iso(at)),
-        Next::Never => Some("never".to_owned()),
-    });
-    json!({
-        "vid": vid_of(overview),
-        "state": tape.map(Tape::state),
-        "mode": tape.map(|tape| tape.mode),
-        "entered": stamp(State::Entered),
-        "started": stamp(State::Started),
-        "repacked": stamp(State::Repacked),
-        "quarantined": stamp(State::Quarantined),
-        "reclaimed": stamp(State::Reclaimed),
-        "finished": stamp(State::Finished),
-        "pool": tape.map(|tape| &tape.tapepool),
-        "mediatype": tape.map(|tape| &tape.mediatype),
-        "priority": tape.map(|tape| tape.priority),
-        "responsible": tape.map(|tape| &tape.responsible),
-        "files": tape.map(|tape| tape.files),
-        "bytes": tape.map(|tape| tape.bytes),
-        "usage": tape.map(|tape| tape.usage),
-        "last_write_date": time(tape.and_then(|tape| tape.last_write_date)),
-        "stage": task.and_then(|task| task.stage.as_ref()),
-        "generation": task.map(|task| task.generation),
-        "outcome": task.and_then(|task| task.outcome),
-        "reason_code": task.and_then(|task| task.reason.as_ref()).map(|reason| &reason.code),
-        "reason": task.and_then(|task| task.reason.as_ref()).map(|reason| &reason.text),
-        "next_attempt_at": next,
-        "dispatched_at": time(task.and_then(|task| task.dispatched_at)),
-        "attempts": task.map(|task| task.attempts),
-        "crashes": task.map(|task| task.crashes),
-        "owner": task.and_then(|task| task.owner.as_ref()),
-        "lease_until": time(task.and_then(|task| task.lease_until)),
-        "settle_until": time(task.and_then(|task| task.settle_until)),
-        "slot_since": time(task.and_then(|task| task.slot_since)),
-        "wanted": task.and_then(|task| task.wanted),
-        "round": task.map(|task| task.round),
-        "progress": task.and_then(|task| task.progress.as_ref()),
-        "progress_at": time(task.and_then(|task| task.progress_at)),
-        "hold": overview.hold.as_ref().map(|hold| json!({"who": hold.who, "why": hold.why, "until": time(hold.until)})),
-        "waits": json!({"code": why.code, "text": why.text, "until": time(why.until), "next": why.next}),
-        "odd": overview.row.as_ref().err().map(|odd| &odd.problems),
-    })
+    serde_json::to_value(Object::of(overview, why)).expect("its keys are texts")
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
     use common::explain::followed;
-    use common::journey::{Mode, Stamps};
+    use common::journey::Stamps;
     use common::tape::OddRow;
-    use common::task::{Hold, Progress};
+    use common::task::Hold;
 
     use super::*;
 
