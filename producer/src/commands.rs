@@ -127,10 +127,7 @@ async fn run_scan(call: &Call, options: &cli::Scan, started: &Started) -> anyhow
         (true, false) => {
             scan::rule(settings).iter().for_each(|line| remark(format_args!("rule: {line}")));
             let (selected, Lines(_)) = select(started, Lines(std::io::stderr())).await?;
-            for (reason, count) in &selected.left_out {
-                remark(format_args!("left out: {count} {}", reason.about()));
-            }
-            remark(format_args!("selected: {} of {}", selected.tapes.len(), selected.considered));
+            selected.counts().iter().for_each(remark);
             selected.remarks().iter().for_each(remark);
             print(selected.line())?;
         }
