@@ -16,8 +16,10 @@
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
 //! | [`tls`] | the one cryptography provider of the process, and TLS to PostgreSQL | reads files |
+//! | [`actor`] | who is at the keyboard | asks for the login |
 //! | [`failpoint`] | where tests break things; nothing in a product build | no |
 
+pub mod actor;
 pub mod broker;
 pub mod cta;
 pub mod explain;

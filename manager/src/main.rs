@@ -37,6 +37,6 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let exit = runtime.block_on(manager::run(&cli, &manager::actor::actor(), &mut desk));
+    let exit = runtime.block_on(manager::run(&cli, &common::actor::actor(), &mut desk));
     exit.into()
 }

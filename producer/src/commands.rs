@@ -190,7 +190,7 @@ async fn run_prepare(
         remark("no tape is named: nothing to do");
         prepare::Prepared { stage: "prepare", dry_run: order.dry_run, ..prepare::Prepared::default() }
     } else {
-        let store = Store::new(Arc::clone(&started.settings), &program::login())?;
+        let store = Store::new(Arc::clone(&started.settings), &common::actor::actor())?;
         prepare::prepare(&store, &Cta::new(&started.settings.cta_admin), order, stop).await?
     };
     for tape in &prepared.refused {

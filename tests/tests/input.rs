@@ -365,6 +365,15 @@ async fn prepare_says_what_it_entered_on_stderr_and_is_quiet_only_in_a_timers_pi
     assert_eq!(refused.ended(1).stderr.lines().last(), Some("1 entered, 1 refused"));
     let json = Ran::of(prepare().args(["V01004", "--json"]));
     assert_eq!((json.ended(0).json()["already_there"][0].as_str(), json.stderr.as_str()), (Some("V01004"), ""));
+    // A person is named in the history as by the manager, whatever the program.
+    Ran::of(called(site.dir.path(), MANAGER, &config).args(["hold", "V01001", "--yes"])).ended(0);
+    let client = site.database.client().await;
+    let who =
+        "SELECT kind, actor FROM repack_status_event WHERE tape = 'V01001' AND kind IN ('entered', 'hold') ORDER BY id";
+    let who: Vec<(String, String)> =
+        client.query(who, &[]).await.expect("events").iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(who.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["entered", "hold"]);
+    assert!(who[0].1.contains('@') && who[0].1 == who[1].1, "{who:?}");
     // With the log on stderr the last line is of the log.
     let verbose = Ran::of(prepare().args(["V01004", "-V"]));
     assert!(verbose.ended(0).stderr.trim_end().ends_with("0 entered, 1 there already"), "{verbose:?}");
