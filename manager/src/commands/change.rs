@@ -73,7 +73,8 @@ pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<
     }
     let plans: Vec<Plan> = selection.vids.iter().map(|vid| selection.plan(store, act, reason, vid)).collect();
     let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
-    if !consent.dry_run && !consent.yes {
+    // Where nothing can be changed nothing is asked, and the report says why.
+    if to_do > 0 && !consent.dry_run && !consent.yes {
         foresee(&selection, &plans, desk);
     }
     let question = format!("{} {to_do} tape{}?", act.verb(), if to_do == 1 { "" } else { "s" });
