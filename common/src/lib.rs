@@ -8,6 +8,7 @@
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
 //! | [`explain`] | why a tape waits, until when, what happens next | no |
 //! | [`reason`] | why a tape waits or stopped: the codes | no |
+//! | [`rights`] | the roles in the database, named where a login lacks a right | no |
 //! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`settings`] | the configuration file, checked | reads files |
 //! | [`logging`] | lines for people on stderr, JSON lines in a file | writes files |
@@ -29,6 +30,7 @@ pub mod logging;
 pub mod metrics;
 pub mod reason;
 pub mod retry;
+pub mod rights;
 pub mod settings;
 pub mod stages;
 pub mod store;

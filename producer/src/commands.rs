@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use common::cta::Cta;
+use common::rights;
 use common::stages::{STAGES, Stage};
 use common::store::Store;
 use common::tape::Vid;
+use futures_util::TryFutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use tracing::info;
@@ -38,7 +40,8 @@ pub fn run(call: &Call) -> Exit {
         },
         _ => None,
     };
-    program::finish(perform(call, &started, prepared))
+    let work = perform(call, &started, prepared);
+    program::finish(work.map_err(|error| rights::advised(error, rights::WORKER)))
 }
 
 /// What prepare is to do, and whether its tapes come from a pipe.

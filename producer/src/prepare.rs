@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use common::cta::{Cta, Query, Trouble, reply};
 use common::journey::State;
+use common::rights;
 use common::settings::Settings;
 use common::stages::checks::{self, Site};
 use common::stages::moment;
@@ -344,7 +345,14 @@ async fn enter(store: &Store, vid: Vid, new: &NewTape, order: &Order, prepared: 
         Ok(Entered::AlreadyThere) => prepared.there(vid),
         Ok(Entered::Refused(why)) => prepared.refuse(vid, vec![why]),
         Err(StoreError::Busy(why)) => prepared.refuse(vid, vec![format!("its row is locked by somebody: {why}")]),
-        Err(error) => prepared.refuse(vid, vec![format!("it may or may not be entered: {error}")]),
+        Err(error) => {
+            let error = error.to_string();
+            let why = match rights::advice(&error, rights::WORKER) {
+                Some(advice) => format!("it is not entered: {error}; {advice}"),
+                None => format!("it may or may not be entered: {error}"),
+            };
+            prepared.refuse(vid, vec![why]);
+        }
     }
 }
 
