@@ -186,7 +186,7 @@ pub enum Verb {
         /// Also ask CTA about every tape that is under way
         #[arg(long)]
         cta: bool,
-        /// Verify and report only
+        /// Verify and report only; tables that are missing are tried in a transaction that is rolled back
         #[arg(long)]
         dry_run: bool,
     },
