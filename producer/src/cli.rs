@@ -167,8 +167,8 @@ Chosen are full tapes whose usage is below tape_usage_threshold, the lowest firs
   cta-ops-repack-0-scan | {name} -
   {name} --dry-run V01007     # check only
 
-A tape that is there already is fine; exit code 1 if any was refused. What was entered is told on stderr; when VIDs come
-from stdin and none is refused, only at a terminal.",
+A tape that is there already is fine; exit code 1 if any was refused. What was entered is told on stderr; when VIDs \
+come from stdin and none is refused, only at a terminal.",
             args: Prepare::augment_args,
             read: |matches| Ok(Verb::Prepare(Prepare::from_arg_matches(matches)?)),
         },
