@@ -374,6 +374,13 @@ async fn prepare_says_what_it_entered_on_stderr_and_is_quiet_only_in_a_timers_pi
         client.query(who, &[]).await.expect("events").iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(who.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["entered", "hold"]);
     assert!(who[0].1.contains('@') && who[0].1 == who[1].1, "{who:?}");
+    // At a terminal the log tells of each, and has the last word; on stdout there is still nothing but data.
+    let program = called(site.dir.path(), PREPARE, &config);
+    let seen =
+        Ran::of(Command::new("script").args(["-qec", &format!("{program:?} V01004").replace('"', ""), "/dev/null"]));
+    assert!(seen.ended(0).stdout.trim_end().ends_with("0 entered, 1 there already"), "{seen:?}");
+    assert_eq!(seen.stdout.matches("V01004 is in the table already").count(), 1, "{seen:?}");
+    assert_eq!(seen.stdout.matches("0 entered").count(), 1, "{seen:?}");
     // With the log on stderr the last line is of the log.
     let verbose = Ran::of(prepare().args(["V01004", "-V"]));
     assert!(verbose.ended(0).stderr.trim_end().ends_with("0 entered, 1 there already"), "{verbose:?}");
