@@ -8,6 +8,7 @@
 //! | [`stages`] | the one ordered table of stages, a file for each | no |
 //! | [`explain`] | why a tape waits, until when, what happens next | no |
 //! | [`reason`] | why a tape waits or stopped: the codes | no |
+//! | [`rights`] | the roles in the database, named where a login lacks a right | no |
 //! | [`retry`] | how long to wait before the next attempt | no |
 //! | [`settings`] | the configuration file, checked | reads files |
 //! | [`logging`] | lines for people on stderr, JSON lines in a file | writes files |
@@ -16,8 +17,10 @@
 //! | [`store`] | every SQL statement, as verbs | PostgreSQL |
 //! | [`broker`] | queues, publish, consume | RabbitMQ |
 //! | [`tls`] | the one cryptography provider of the process, and TLS to PostgreSQL | reads files |
+//! | [`actor`] | who is at the keyboard | asks for the login |
 //! | [`failpoint`] | where tests break things; nothing in a product build | no |
 
+pub mod actor;
 pub mod broker;
 pub mod cta;
 pub mod explain;
@@ -27,6 +30,7 @@ pub mod logging;
 pub mod metrics;
 pub mod reason;
 pub mod retry;
+pub mod rights;
 pub mod settings;
 pub mod stages;
 pub mod store;

@@ -3,7 +3,7 @@
 use comfy_table::Color;
 use serde::Serialize;
 
-use crate::output::{Desk, Exit, cell, clean, coloured};
+use crate::output::{Desk, Exit, cell, clean, coloured, counted};
 
 pub mod broker;
 pub mod cta;
@@ -138,14 +138,29 @@ pub fn print(checks: &[Check], json: bool, desk: &mut Desk<'_>) -> anyhow::Resul
     let table = desk.table(&["WHAT", "RESULT", "FOUND"], rows.collect());
     desk.data(&table)?;
     // Below the table, where no column breaks a command that is to be copied.
+    for (mend, mended) in mends(checks) {
+        let lines = mended.iter().map(|check| format!("\n{}: {}", check.result.word(), clean(&check.what())));
+        desk.data(&format!("{}\n  do: {}", lines.collect::<String>(), clean(mend)))?;
+    }
+    let (warnings, unknown) = (counted(count(Verdict::Warning), "warning"), count(Verdict::NotAsked));
+    let fail = if failed == 1 { "fails" } else { "fail" };
+    desk.data(&format!("\n{}: {failed} {fail}, {warnings}, {unknown} not asked", counted(checks.len(), "check")))?;
+    Ok(exit)
+}
+
+/// What mends something, once however many things it mends, and those things.
+fn mends(checks: &[Check]) -> Vec<(&str, Vec<&Check>)> {
+    let mut mends: Vec<(&str, Vec<&Check>)> = Vec::new();
     for check in checks {
-        if let Some(mend) = &check.mend {
-            desk.data(&format!("\n{}: {}\n  do: {}", check.result.word(), clean(&check.what()), clean(mend)))?;
+        let Some(mend) = check.mend.as_deref() else { continue };
+        match mends.iter_mut().find(|(known, _)| *known == mend) {
+            Some((_, mended))
+                if mended.iter().any(|there| there.result == check.result && there.what() == check.what()) => {}
+            Some((_, mended)) => mended.push(check),
+            None => mends.push((mend, vec![check])),
         }
     }
-    let (warnings, unknown) = (count(Verdict::Warning), count(Verdict::NotAsked));
-    desk.data(&format!("\n{} checks: {failed} fail, {warnings} warnings, {unknown} not asked", checks.len()))?;
-    Ok(exit)
+    mends
 }
 
 #[cfg(test)]
@@ -181,7 +196,19 @@ mod tests {
             printed(&[Check::fails("mount-policy", "repack_low\x1b[2J", "it does not exist", command)], false);
         assert!(text.contains(&format!("  do: {command}\n")), "{text}");
         assert!(text.contains("mount policy repack_low") && !text.contains('\x1b'), "{text}");
-        assert!(text.contains("1 checks: 1 fail"), "{text}");
+        assert!(text.contains("1 check: 1 fails, 0 warnings"), "{text}");
+    }
+
+    #[test]
+    fn what_mends_several_things_is_said_once_below_all_of_them() {
+        let again = |found: &str| Check::fails("prepare", "", found, "cta-admin tape ls --vid V01007").of("V01007");
+        let other = Check::warning("clock", "", "slow", "cta-admin tape ls --vid V01007");
+        let (_, text) = printed(&[again("no pool"), again("no library"), other, again("gone")], false);
+        let mends = text.split_once("\n\n").unwrap().1;
+        assert!(
+            mends.starts_with("fails: V01007 prepare\nwarning: clock\n  do: cta-admin tape ls --vid V01007\n\n4 checks: 3 fail, 1 warning,"),
+            "{text}"
+        );
     }
 
     #[test]

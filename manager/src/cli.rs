@@ -1,5 +1,6 @@
 //! Verbs and options.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chrono::TimeDelta;
@@ -27,12 +28,28 @@ pub struct Cli {
     /// JSON for machines
     #[arg(short = 'j', long, global = true)]
     pub json: bool,
-    /// Print version
+    /// Print the version (so does a lone -V)
     #[arg(long, action = ArgAction::Version)]
     version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// What the arguments ask for. A lone `-V` asks to say more of nothing, and is what many programs take for the version.
+    ///
+    /// # Errors
+    /// Misuse, or a wish for help or the version.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        if let [_, only] = args.as_mut_slice()
+            && only == "-V"
+        {
+            *only = "--version".into();
+        }
+        Cli::try_parse_from(args)
+    }
 }
 
 /// What to do.
@@ -169,7 +186,7 @@ pub enum Verb {
         /// Also ask CTA about every tape that is under way
         #[arg(long)]
         cta: bool,
-        /// Verify and report only
+        /// Verify and report only; tables that are missing are tried in a transaction that is rolled back
         #[arg(long)]
         dry_run: bool,
     },
@@ -487,7 +504,11 @@ mod tests {
             assert_eq!(cli.config, Some(PathBuf::from("/x")));
             assert!(cli.verbose && cli.json, "{words}");
         }
-        assert_eq!(parse("--version").unwrap_err().kind(), ErrorKind::DisplayVersion);
+        for words in ["--version", "-V", "-V --version"] {
+            let args = ["manager"].into_iter().chain(words.split(' ')).map(OsString::from);
+            assert_eq!(Cli::read(args).unwrap_err().kind(), ErrorKind::DisplayVersion, "{words}");
+        }
+        assert!(Cli::read(["manager", "ls", "-V"].map(OsString::from)).unwrap().verbose);
         assert_eq!(parse("--version").unwrap_err().exit_code(), 0);
         assert_eq!(parse("ls --help").unwrap_err().exit_code(), 0);
     }

@@ -1,5 +1,6 @@
 //! The verbs.
 
+use common::rights;
 use common::store::{Store, StoreError};
 use common::task::Wanted;
 
@@ -84,5 +85,5 @@ pub fn told(error: StoreError) -> anyhow::Error {
     if text.contains("(42P01)") {
         return anyhow::anyhow!("{text}; run 'cta-ops-repack-manager migrate' once");
     }
-    anyhow::anyhow!(text)
+    rights::advised(anyhow::anyhow!(text), rights::OPERATOR)
 }

@@ -57,7 +57,10 @@ pub fn heading(site: &SiteView, slots: &Slots, paused: &[Line], settings: &Setti
     lines.extend(mail(site, settings));
     for line in paused {
         let until = line.hold.until.map(|until| format!(", {}", remaining(until, site.now))).unwrap_or_default();
-        let since = ago(site.now - line.since);
+        let since = match site.now - line.since {
+            span if span < TimeDelta::seconds(1) => "just now".to_owned(),
+            span => format!("{} ago", ago(span)),
+        };
         lines.push(remark(
             format!("stage {} is paused by {} since {since}{until}: {}", line.name, line.hold.who, line.hold.why),
             true,
@@ -271,11 +274,13 @@ mod tests {
             hold: Hold { who: "alice".to_owned(), why: "audit".to_owned(), until: Some(now() + TimeDelta::hours(2)) },
             since: now() - TimeDelta::hours(1),
         };
+        let fresh = Line { since: now(), ..pause.clone() };
+        assert_eq!(told(&site, &slots, &[fresh])[2], "stage start is paused by alice since just now, 2h more: audit");
         let lines = told(&site, &slots, &[pause]);
         assert_eq!(lines.len(), 5, "{lines:#?}");
         assert!(lines[0].contains("1 tape in mode error"));
         assert!(lines[1].contains("for 12m") && lines[1].len() < 400);
-        assert_eq!(lines[2], "stage start is paused by alice since 1h, 2h more: audit");
+        assert_eq!(lines[2], "stage start is paused by alice since 1h ago, 2h more: audit");
         assert!(lines[3].contains("7: V0 stopped") && lines[3].ends_with("and 2 more"), "{lines:#?}");
         assert!(lines[4].contains("40 tapes") && !lines[4].contains('\x1b'));
     }

@@ -17,14 +17,12 @@
 //! | [`forecast`] | pure: when the queue may be empty |
 //! | [`left`] | files on a tape, compared with the listing made before its repack |
 //! | [`watch`] | a view that is drawn again and again |
-//! | [`actor`] | who is at the keyboard |
 
 use std::sync::Arc;
 
 use common::settings::{self, Loaded};
 use common::store::Store;
 
-pub mod actor;
 pub mod acts;
 pub mod checks;
 pub mod cli;

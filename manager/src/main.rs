@@ -3,12 +3,11 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use manager::cli::Cli;
 use manager::output::{Desk, Exit};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
@@ -37,6 +36,6 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let exit = runtime.block_on(manager::run(&cli, &manager::actor::actor(), &mut desk));
+    let exit = runtime.block_on(manager::run(&cli, &common::actor::actor(), &mut desk));
     exit.into()
 }

@@ -96,6 +96,13 @@ pub struct Monitor {
     pub dry_run: bool,
 }
 
+impl Prepare {
+    /// Whether it reads VIDs from stdin, as behind `scan |`.
+    pub fn is_fed(&self) -> bool {
+        self.vids.iter().any(|vid| vid == "-") || self.vidfile.as_deref() == Some(Path::new("-"))
+    }
+}
+
 impl Monitor {
     /// Where the rows go, `configured` unless something else is said.
     pub fn target(&self, configured: &Path) -> Target {
@@ -160,7 +167,8 @@ Chosen are full tapes whose usage is below tape_usage_threshold, the lowest firs
   cta-ops-repack-0-scan | {name} -
   {name} --dry-run V01007     # check only
 
-A tape that is there already is fine; exit code 1 if any was refused.",
+A tape that is there already is fine; exit code 1 if any was refused. What was entered is told on stderr; when VIDs \
+come from stdin and none is refused, only at a terminal.",
             args: Prepare::augment_args,
             read: |matches| Ok(Verb::Prepare(Prepare::from_arg_matches(matches)?)),
         },
@@ -297,6 +305,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
             return call(&called, &matches, one_stage(stage, &matches));
         }
     }
+    // To say more of nothing: what many programs take for the version. Under ATRESYS's names, which need no verb, it says more.
+    let args = match args.as_slice() {
+        [program, only] if only == "-V" => vec![program.clone(), "--version".into()],
+        _ => args,
+    };
     let matches = command().try_get_matches_from(args)?;
     let (verb, of_verb) = matches.subcommand().unwrap_or(("", &matches));
     match (entries().into_iter().find(|entry| entry.name == verb), common::stages::named(verb)) {
@@ -463,6 +476,17 @@ mod tests {
             assert_eq!(version.kind(), ErrorKind::DisplayVersion);
             assert!(version.to_string().starts_with(&format!("{alias} ")), "{version}");
         }
+        for args in
+            [&[PROGRAM, "-V"][..], &["./x", "-V"], &[PROGRAM, "--version"], &[PROGRAM, "tick", "-V", "--version"]]
+        {
+            let version = parsed(args).unwrap_err();
+            assert_eq!((version.kind(), version.exit_code()), (ErrorKind::DisplayVersion, 0), "{args:?}");
+            assert!(version.to_string().starts_with(PROGRAM), "{version}");
+        }
+        assert!(
+            parsed(&["cta-ops-repack-3-end", "-V"]).unwrap().common.verbose,
+            "an old job's -V says more, and works"
+        );
         let help = parsed(&[PROGRAM, "reclaim", "--help"]).unwrap_err().to_string();
         assert!(help.contains(&format!("Usage: {PROGRAM} reclaim")), "{help}");
         assert!(help.contains(&format!("{PROGRAM} reclaim --dry-run")), "{help}");

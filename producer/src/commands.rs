@@ -1,15 +1,18 @@
 //! What each command of the command line does, from the configuration to the exit code.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use common::cta::Cta;
+use common::rights;
 use common::stages::{STAGES, Stage};
 use common::store::Store;
 use common::tape::Vid;
+use futures_util::TryFutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
+use tracing::info;
 use worker::program::{self, Exit, Started, Talk, print, remark};
 use worker::service::{Shutdown, reached};
 
@@ -29,7 +32,7 @@ pub fn run(call: &Call) -> Exit {
     // What is wrong with the arguments is said before anything is connected to.
     let prepared = match &call.verb {
         Verb::Prepare(options) => match order(options, &started) {
-            Ok(order) => Some(order),
+            Ok(order) => Some((order, options.is_fed())),
             Err(problems) => {
                 problems.iter().for_each(|problem| remark(format_args!("error: {problem}")));
                 return Exit::Misuse;
@@ -37,14 +40,24 @@ pub fn run(call: &Call) -> Exit {
         },
         _ => None,
     };
-    program::finish(perform(call, &started, prepared))
+    let work = perform(call, &started, prepared);
+    program::finish(work.map_err(|error| rights::advised(error, rights::WORKER)))
 }
 
-async fn perform(call: &Call, started: &Started, order: Option<prepare::Order>) -> anyhow::Result<Exit> {
+/// What prepare is to do, and whether its tapes come from a pipe.
+type Asked = (prepare::Order, bool);
+
+async fn perform(call: &Call, started: &Started, order: Option<Asked>) -> anyhow::Result<Exit> {
     let stop = program::signals()?;
     match (&call.verb, order) {
         (Verb::Scan(options), _) => until_told(&stop, run_scan(call, options, started)).await,
-        (Verb::Prepare(_), Some(order)) => run_prepare(call, &order, started, &stop).await,
+        (Verb::Prepare(_), Some((order, fed))) => {
+            let prepared = run_prepare(call, &order, started, &stop).await?;
+            if !order.vids.is_empty() {
+                sum_up(call, &prepared, fed);
+            }
+            Ok(if prepared.refused.is_empty() { Exit::Done } else { Exit::Failed })
+        }
         (Verb::Prepare(_), None) => anyhow::bail!("there is nothing to prepare"),
         (Verb::Monitor(options), _) => until_told(&stop, run_monitor(call, options, started)).await,
         (Verb::Tick { stages, dry_run }, _) => run_tick(call, stages, *dry_run, started, stop).await,
@@ -127,10 +140,7 @@ async fn run_scan(call: &Call, options: &cli::Scan, started: &Started) -> anyhow
         (true, false) => {
             scan::rule(settings).iter().for_each(|line| remark(format_args!("rule: {line}")));
             let (selected, Lines(_)) = select(started, Lines(std::io::stderr())).await?;
-            for (reason, count) in &selected.left_out {
-                remark(format_args!("left out: {count} {}", reason.about()));
-            }
-            remark(format_args!("selected: {} of {}", selected.tapes.len(), selected.considered));
+            selected.counts().iter().for_each(remark);
             selected.remarks().iter().for_each(remark);
             print(selected.line())?;
         }
@@ -178,12 +188,12 @@ async fn run_prepare(
     order: &prepare::Order,
     started: &Started,
     stop: &watch::Receiver<Shutdown>,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<prepare::Prepared> {
     let prepared = if order.vids.is_empty() {
         remark("no tape is named: nothing to do");
         prepare::Prepared { stage: "prepare", dry_run: order.dry_run, ..prepare::Prepared::default() }
     } else {
-        let store = Store::new(Arc::clone(&started.settings), &program::login())?;
+        let store = Store::new(Arc::clone(&started.settings), &common::actor::actor())?;
         prepare::prepare(&store, &Cta::new(&started.settings.cta_admin), order, stop).await?
     };
     for tape in &prepared.refused {
@@ -194,7 +204,22 @@ async fn run_prepare(
     } else if order.dry_run {
         print(prepared_text(&prepared))?;
     }
-    Ok(if prepared.refused.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(prepared)
+}
+
+/// What became of it, as the last line on stderr. A timer's `scan | prepare -` stays quiet when all went well, and a program
+/// that asked for JSON has it there.
+fn sum_up(call: &Call, prepared: &prepare::Prepared, fed: bool) {
+    let summary = prepared.summary();
+    info!("{summary}");
+    // There the log is on stderr: it has told of each tape, and now of all.
+    if std::io::stderr().is_terminal() || call.common.verbose {
+        return;
+    }
+    if !prepared.refused.is_empty() || !(fed || call.json) {
+        prepared.news().iter().for_each(remark);
+        remark(summary);
+    }
 }
 
 fn prepared_text(prepared: &prepare::Prepared) -> String {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use common::cta::{Cta, Query, Trouble, reply};
 use common::journey::State;
+use common::rights;
 use common::settings::Settings;
 use common::stages::checks::{self, Site};
 use common::stages::moment;
@@ -27,6 +28,9 @@ use crate::scan::Usage;
 
 /// Tapes that CTA is asked about at the same time.
 const AT_ONCE: usize = 4;
+
+/// Of more tapes than this, what was entered is told as a number only.
+const TOLD: usize = 20;
 
 /// More than a list of every tape of the largest site; anything longer is another file.
 const LONGEST: u64 = 16 << 20;
@@ -341,7 +345,14 @@ async fn enter(store: &Store, vid: Vid, new: &NewTape, order: &Order, prepared: 
         Ok(Entered::AlreadyThere) => prepared.there(vid),
         Ok(Entered::Refused(why)) => prepared.refuse(vid, vec![why]),
         Err(StoreError::Busy(why)) => prepared.refuse(vid, vec![format!("its row is locked by somebody: {why}")]),
-        Err(error) => prepared.refuse(vid, vec![format!("it may or may not be entered: {error}")]),
+        Err(error) => {
+            let error = error.to_string();
+            let why = match rights::advice(&error, rights::WORKER) {
+                Some(advice) => format!("it is not entered: {error}; {advice}"),
+                None => format!("it may or may not be entered: {error}"),
+            };
+            prepared.refuse(vid, vec![why]);
+        }
     }
 }
 
@@ -350,6 +361,24 @@ async fn give_reason(store: &Store, vid: &Vid, reason: &str) -> Result<(), Store
 }
 
 impl Prepared {
+    /// `3 entered, 1 there already, 2 refused`; what there is none of is left out, but for the first.
+    pub fn summary(&self) -> String {
+        let entered = if self.dry_run { "would be entered" } else { "entered" };
+        let others = [(self.already_there.len(), "there already"), (self.refused.len(), "refused")];
+        let others =
+            others.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+        format!("{} {entered}{}", self.added.len(), others.collect::<String>())
+    }
+
+    /// A line for each tape that was entered or is there; none of a dry run, whose lines are data, or if there are many.
+    pub fn news(&self) -> Vec<String> {
+        if self.dry_run || self.added.len() + self.already_there.len() > TOLD {
+            return Vec::new();
+        }
+        let added = self.added.iter().map(|vid| format!("{vid}: entered"));
+        added.chain(self.already_there.iter().map(|vid| format!("{vid}: is there already"))).collect()
+    }
+
     fn there(&mut self, vid: Vid) {
         info!(%vid, "{vid} is in the table already, on its way");
         self.already_there.push(vid);
@@ -397,6 +426,24 @@ mod tests {
 
     fn strings(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_became_of_the_tapes_is_told_in_one_line_and_each_of_a_few_by_name() {
+        let vids = |count: usize| (0..count).map(|n| vid(&format!("V{n:05}"))).collect::<Vec<_>>();
+        let mut prepared = Prepared { added: vids(1), already_there: vec![vid("V7")], ..Prepared::default() };
+        assert_eq!(prepared.summary(), "1 entered, 1 there already");
+        assert_eq!(prepared.news(), ["V00000: entered", "V7: is there already"]);
+        prepared.refused.push(Refused { vid: vid("V8"), reasons: strings(&["it is not full"]) });
+        prepared.already_there.clear();
+        assert_eq!(prepared.summary(), "1 entered, 1 refused");
+        let dry = Prepared { dry_run: true, ..prepared.clone() };
+        assert_eq!((dry.summary(), dry.news()), ("1 would be entered, 1 refused".to_owned(), vec![]));
+        prepared.added = vids(TOLD);
+        assert_eq!(prepared.news().len(), TOLD);
+        prepared.added = vids(TOLD + 1);
+        assert_eq!((prepared.summary(), prepared.news()), ("21 entered, 1 refused".to_owned(), vec![]));
+        assert_eq!(Prepared::default().summary(), "0 entered");
     }
 
     #[test]

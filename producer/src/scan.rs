@@ -397,6 +397,17 @@ impl Selected {
         })
     }
 
+    /// How many were left out for each reason, and how many were selected, for `--explain`.
+    pub fn counts(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.left_out.len() > 1 {
+            lines.push("left out, by reason; a tape can have several, so these do not add up".to_owned());
+        }
+        lines.extend(self.left_out.iter().map(|(reason, count)| format!("left out: {count} {}", reason.about())));
+        lines.push(format!("selected: {} of {}", self.tapes.len(), self.considered));
+        lines
+    }
+
     /// What an operator should know of the selected tapes.
     pub fn remarks(&self) -> Vec<String> {
         let named = |which: &dyn Fn(&About) -> bool| -> Option<String> {
@@ -767,6 +778,26 @@ mod tests {
         let selected = selection.finish();
         assert_eq!(names(&selected), ["B"]);
         assert_eq!(selected.left_out, BTreeMap::from([(Reason::RepackRequest, 1)]));
+    }
+
+    #[test]
+    fn the_counts_of_several_reasons_are_not_said_to_add_up() {
+        let settings = settings();
+        let both = reply::Tape { full: false, ..tape("A", 9, 10) };
+        let (two, left_out) = select(settings.clone(), Known::default(), &[both, tape("B", 1, 10)]);
+        assert_eq!(left_out.len(), 1);
+        assert_eq!(
+            two.counts(),
+            [
+                "left out, by reason; a tape can have several, so these do not add up".to_owned(),
+                format!("left out: 1 {}", Reason::Unfit.about()),
+                format!("left out: 1 {}", Reason::Usage.about()),
+                "selected: 1 of 2".to_owned(),
+            ]
+        );
+        let (one, _) = select(settings.clone(), Known::default(), &[tape("A", 9, 10)]);
+        assert_eq!(one.counts(), [format!("left out: 1 {}", Reason::Usage.about()), "selected: 0 of 1".to_owned()]);
+        assert_eq!(select(settings, Known::default(), &[]).0.counts(), ["selected: 0 of 0"]);
     }
 
     #[test]

@@ -153,6 +153,50 @@ fn every_unit_starts_a_program_as_it_can_be_called_and_a_deploy_kills_nothing() 
     assert_eq!(services, 3);
 }
 
+/// What implies NoNewPrivileges in a unit with a `User=`, whatever that says itself (`systemd.exec(5)`, systemd 252).
+const IMPLY_NO_NEW_PRIVILEGES: [&str; 16] = [
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "NoNewPrivileges",
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "SystemCallArchitectures",
+    "SystemCallFilter",
+    "SystemCallLog",
+];
+
+#[test]
+fn the_example_for_postfix_takes_back_all_that_keeps_its_sendmail_from_its_group() {
+    let example = text("deploy/mail/postdrop.conf");
+    let set = |text: &str, key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
+        value.filter(|value| !value.is_empty() && value != "no")
+    };
+    for unit in ["cta-ops-repack-producer", "cta-ops-repack-job@"].map(|name| format!("deploy/systemd/{name}.service"))
+    {
+        let content = text(&unit);
+        for key in IMPLY_NO_NEW_PRIVILEGES.into_iter().filter(|key| set(&content, key).is_some()) {
+            assert!(example.lines().any(|line| line.starts_with(&format!("{key}="))), "{unit}: {key} still forbids it");
+            assert_eq!(set(&example, key), None, "{key}");
+        }
+        assert_eq!(set(&content, "ProtectSystem").as_deref(), Some("strict"));
+    }
+    assert_eq!(set(&example, "ReadWritePaths").as_deref(), Some("-/var/spool/postfix"));
+    // Both ways are in the packages, and where the document says.
+    assert!(text("deploy/package/build").contains(" logging mail; do"));
+    for name in ["postdrop.conf", "msmtprc"] {
+        assert!(text("docs/operations.md").contains(&format!("/usr/share/cta-ops-repack/mail/{name}")), "{name}");
+    }
+}
+
 /// The example in the unit of the worker.
 fn worker_arguments(unit: &str) -> String {
     let example = unit.lines().find_map(|line| line.strip_prefix("#   WORKER_ARGUMENTS="));
@@ -187,6 +231,12 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         let name = Path::new(&unit).file_name().expect("a name");
         std::fs::write(directory.path().join(name), text(&unit).replace("/usr/bin/", &built)).expect("a unit");
     }
+    // With the drop-in for the sendmail of Postfix, too.
+    for unit in ["cta-ops-repack-producer.service", "cta-ops-repack-job@.service"] {
+        let drop_in = directory.path().join(format!("{unit}.d"));
+        std::fs::create_dir(&drop_in).expect("a directory");
+        std::fs::write(drop_in.join("mail.conf"), text("deploy/mail/postdrop.conf")).expect("a drop-in");
+    }
     let verified = |name: &str| {
         let mut command = Command::new("systemd-analyze");
         command.args(["verify", "--man=no"]).arg(directory.path().join(name));
@@ -205,6 +255,9 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     ] {
         assert_eq!(verified(name), (Some(0), Vec::new()), "{name}");
     }
+    let wrong = text("deploy/mail/postdrop.conf").replace("LockPersonality=no", "LockPersonality=perhaps");
+    std::fs::write(directory.path().join("cta-ops-repack-producer.service.d/mail.conf"), wrong).expect("a drop-in");
+    assert!(!verified("cta-ops-repack-producer.service").1.is_empty(), "the drop-in is read");
     let wrong = text("deploy/systemd/cta-ops-repack-producer.service").replace("KillMode=mixed", "KillMode=never");
     std::fs::write(directory.path().join("cta-ops-repack-wrong.service"), wrong).expect("a unit");
     assert!(!verified("cta-ops-repack-wrong.service").1.is_empty(), "what is wrong is seen");

@@ -347,10 +347,52 @@ async fn a_refusal_or_garbage_from_cta_at_a_changing_command_is_told_and_tried_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn prepare_says_what_it_entered_on_stderr_and_is_quiet_only_in_a_timers_pipe_where_all_went_well() {
+    let site = Site::new(World::new().with_full_tapes(4)).await;
+    std::fs::create_dir(site.dir.path().join("log")).expect("a directory");
+    let config = site.configuration();
+    let prepare = || called(site.dir.path(), PREPARE, &config);
+    let named = Ran::of(prepare().args(["V01001", "V01002", "V09999"]));
+    assert_eq!(named.ended(1).stdout, "", "what scripts read");
+    let said: Vec<&str> = named.stderr.lines().collect();
+    assert_eq!((said[0].starts_with("V09999 is refused: "), said.len()), (true, 4), "{said:?}");
+    assert_eq!(said[1..], ["V01001: entered", "V01002: entered", "2 entered, 1 refused"]);
+    let again = Ran::of(prepare().arg("V01001"));
+    assert_eq!(again.ended(0).stderr, "V01001: is there already\n0 entered, 1 there already\n");
+    let piped = Ran::reading(prepare().arg("-"), "V01003 V01001\n");
+    assert_eq!((piped.ended(0).stdout.as_str(), piped.stderr.as_str()), ("", ""));
+    let refused = Ran::reading(prepare().arg("-"), "V01004 V09999\n");
+    assert_eq!(refused.ended(1).stderr.lines().last(), Some("1 entered, 1 refused"));
+    let json = Ran::of(prepare().args(["V01004", "--json"]));
+    assert_eq!((json.ended(0).json()["already_there"][0].as_str(), json.stderr.as_str()), (Some("V01004"), ""));
+    // A person is named in the history as by the manager, whatever the program.
+    Ran::of(called(site.dir.path(), MANAGER, &config).args(["hold", "V01001", "--yes"])).ended(0);
+    let client = site.database.client().await;
+    let who =
+        "SELECT kind, actor FROM repack_status_event WHERE tape = 'V01001' AND kind IN ('entered', 'hold') ORDER BY id";
+    let who: Vec<(String, String)> =
+        client.query(who, &[]).await.expect("events").iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(who.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["entered", "hold"]);
+    assert!(who[0].1.contains('@') && who[0].1 == who[1].1, "{who:?}");
+    // At a terminal the log tells of each, and has the last word; on stdout there is still nothing but data.
+    let program = called(site.dir.path(), PREPARE, &config);
+    let seen =
+        Ran::of(Command::new("script").args(["-qec", &format!("{program:?} V01004").replace('"', ""), "/dev/null"]));
+    assert!(seen.ended(0).stdout.trim_end().ends_with("0 entered, 1 there already"), "{seen:?}");
+    assert_eq!(seen.stdout.matches("V01004 is in the table already").count(), 1, "{seen:?}");
+    assert_eq!(seen.stdout.matches("0 entered").count(), 1, "{seen:?}");
+    // With the log on stderr the last line is of the log.
+    let verbose = Ran::of(prepare().args(["V01004", "-V"]));
+    assert!(verbose.ended(0).stderr.trim_end().ends_with("0 entered, 1 there already"), "{verbose:?}");
+    assert_eq!(verbose.stderr.matches("0 entered").count(), 1, "{verbose:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
     let busy = Busy::new().await;
     let prepared = busy.run(PREPARE, &["V01006", "V01001", "--dry-run"]);
     assert_eq!(prepared.ended(0).stdout, "V01006: would be entered\nV01001: is there already\n");
+    assert_eq!(prepared.stderr, "1 would be entered, 1 there already\n");
     busy.is_unchanged("prepare --dry-run").await;
     let mut would = Vec::new();
     let names = [

@@ -60,6 +60,9 @@ async fn a_live_table_is_taken_over_byte_for_byte_and_doing_it_again_changes_not
     assert_eq!(dump(&site).await, everything);
     let rehearsed = site.manager("import --migrate --dry-run --json").await;
     assert_eq!(rehearsed.ended(Exit::Failed).json()["to_note"], 4, "{rehearsed:?}");
+    let implied = site.manager("import --dry-run").await;
+    implied.ended(Exit::Failed).saying(&["say --migrate"]);
+    assert!(implied.out.contains("would be applied") && implied.out.contains("4 would be noted"), "{implied:?}");
     assert_eq!(dump(&site).await, everything, "a rehearsal leaves nothing");
 
     let said = site.manager("import --migrate --json").await.ended(Exit::Failed).json();

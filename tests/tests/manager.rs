@@ -315,6 +315,20 @@ async fn priority_and_responsible_are_changed_together_with_the_mode_or_alone() 
 }
 
 #[tokio::test]
+async fn what_is_refused_is_said_once_where_there_is_nothing_to_ask() {
+    let site = Site::new().await;
+    site.tape("V00001", 5, "auto").await;
+    let said = site.asked("requeue V00001 V00009", Some(true)).await;
+    assert_eq!(said.exit, Exit::Failed);
+    assert_eq!(said.err.matches("its journey is over").count(), 1, "{said:?}");
+    assert_eq!(said.err.matches("not in the table\n").count(), 1, "{said:?}");
+    // Where something is asked, what stays out of it is said before.
+    site.tape("V00002", 1, "error").await;
+    let said = site.asked("requeue V00001 V00002", Some(false)).await;
+    assert!(said.err.contains("V00001 stays as it is: its journey is over"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_wish_is_written_down_for_a_worker_and_only_where_it_makes_sense() {
     let site = Site::new().await;
     for stamps in 0..6 {

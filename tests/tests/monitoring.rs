@@ -69,6 +69,36 @@ fn the_rules_and_the_dashboard_name_metrics_that_are_served() {
     assert!(shown.len() >= 15, "{shown:?}");
 }
 
+/// Where the packages put the runbook: whoever reads an alert elsewhere still has the whole path.
+const RUNBOOK: &str = "file:///usr/share/doc/cta-ops-repack/docs/runbook.md#";
+
+fn severity(rule: &str) -> &str {
+    let (_, rest) = rule.split_once("severity: ").expect("a severity");
+    rest.split('}').next().expect("a word")
+}
+
+#[test]
+fn the_runbook_is_where_the_rules_say_it_is() {
+    let build = file("deploy/package/build");
+    assert!(build.contains("package=cta-ops-repack\n") && build.contains("docs=/usr/share/doc/$package\n"));
+    assert!(build.contains("/docs/*.md; do put 0644 \"$file\" \"$docs/docs/$(basename \"$file\")\""), "{build}");
+    let (metrics, rules) = (file("docs/metrics.md"), file("deploy/prometheus/alerts.yaml"));
+    // The command that leads them elsewhere works on every one of them.
+    let script = metrics.split("sed '").nth(1).and_then(|rest| rest.split('\'').next()).expect("a command");
+    let ran = Command::new("sed")
+        .args([script, concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yaml")])
+        .output();
+    let moved = String::from_utf8(ran.expect("sed").stdout).expect("text");
+    let count = |text: &str, link: &str| {
+        text.lines().filter(|line| line.contains("runbook_url: ") && line.contains(link)).count()
+    };
+    assert!(count(&rules, RUNBOOK) >= 12);
+    assert_eq!(
+        (count(&moved, RUNBOOK), count(&moved, "https://wiki.example.org/repack/runbook#")),
+        (0, count(&rules, RUNBOOK))
+    );
+}
+
 #[test]
 fn every_rule_leads_to_a_section_of_the_runbook_and_says_what_it_is_about() {
     let runbook = file("docs/runbook.md");
@@ -77,7 +107,7 @@ fn every_rule_leads_to_a_section_of_the_runbook_and_says_what_it_is_about() {
         .filter(|line| line.starts_with('#'))
         .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
         .collect();
-    let rules = file("deploy/prometheus/alerts.yaml");
+    let (rules, metrics) = (file("deploy/prometheus/alerts.yaml"), file("docs/metrics.md"));
     let blocks: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     assert!(blocks.len() >= 12);
     for block in blocks {
@@ -88,7 +118,10 @@ fn every_rule_leads_to_a_section_of_the_runbook_and_says_what_it_is_about() {
         };
         assert!(!value("summary:").is_empty() && !value("description:").is_empty(), "{name}");
         let link = value("runbook_url:");
-        let section = link.strip_prefix("docs/runbook.md#").unwrap_or_else(|| panic!("{name}: {link}"));
+        let section = link.strip_prefix(RUNBOOK).unwrap_or_else(|| panic!("{name}: {link}"));
+        assert!(link == format!("{RUNBOOK}{section}") && !section.is_empty(), "{name}: {link}");
+        let row = format!("\n| `{name}` | {} |", severity(block));
+        assert!(metrics.contains(&row), "docs/metrics.md has no row for {name} of its severity");
         assert!(section.contains("{{") || sections.contains(section), "{name}: no section {section} in the runbook");
         assert!(file("deploy/prometheus/alerts_test.yaml").contains(&format!("{name} fires")), "{name} is not tested");
     }

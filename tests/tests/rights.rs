@@ -13,7 +13,7 @@ use common::store::MAIL;
 use cta_sim::World;
 use journeys::fleet::Fleet;
 use journeys::services::{Services, TestVhost};
-use journeys::shell::{MANAGER, Ran};
+use journeys::shell::{MANAGER, PRODUCER, Ran};
 use journeys::site::{Site, all_at_rest};
 use journeys::steps::until;
 use serde_json::Value;
@@ -188,8 +188,17 @@ async fn tapes_go_all_the_way_and_are_given_back_with_the_rights_of_a_worker_and
     manager(&site, &["ls", "--all"]).ended(0);
     manager(&site, &["show", "V01001"]).ended(0);
     for words in [&["hold", "--yes", "--reason", "r", "V01001"][..], &["pause", "start", "--yes"]] {
-        manager(&site, words).ended(1).saying(&["permission denied"]);
+        let told = manager(&site, words);
+        told.ended(1).saying(&["permission denied", "the role cta_repack_operator of roles.sql"]);
+        assert_eq!(told.stderr.matches("'GRANT cta_repack_operator TO login'").count(), 1, "{told:?}");
     }
+    let prepare = |site: &Site| Ran::of(site.command(PRODUCER).args(["prepare", "V01002"]));
+    prepare(&site).ended(1).saying(&["it is not entered: ", "'GRANT cta_repack_worker TO login'"]);
+    site.sql(&format!("REVOKE SELECT ON repack_status FROM {}", roles.viewer)).await;
+    prepare(&site).ended(1).saying(&["error: nothing was entered", "'GRANT cta_repack_worker TO login'"]);
+    // Tables are their owner's; to look at what a migration would do takes the same rights.
+    site.sql("DELETE FROM repack_status_migration").await;
+    manager(&site, &["migrate"]).ended(1).saying(&["permission denied", "database.migrate_username"]);
     site.settings = owner;
     let holds = site.store().controls().await.unwrap();
     assert!(holds.is_empty(), "{holds:?}");

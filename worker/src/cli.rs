@@ -20,12 +20,14 @@ const SPARE_CONNECTIONS: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
-  cta-ops-repack-worker                           # serve all stages, as configured
-  cta-ops-repack-worker --stages start,end        # a host that only starts and watches repacks
-  cta-ops-repack-worker --concurrency 16          # sixteen tapes at once
+  cta-ops-repack-worker                       # all stages, as configured
+  cta-ops-repack-worker --stages start,end    # only starts and watches repacks
+  cta-ops-repack-worker --concurrency 16      # sixteen tapes at once
 
-It runs until SIGTERM or SIGINT: the first lets it finish what is in hand, a second makes it drop that and give the
-tapes back. Exit code 0: told to end. 1: failed. 2: misuse or a configuration that cannot be used.";
+It runs until SIGTERM or SIGINT: the first lets it finish what is in hand, a second makes it drop that and give the \
+tapes back.
+
+Exit code 0: told to end. 1: failed. 2: misuse or a configuration that cannot be used.";
 
 /// Takes tasks from the broker and works on the tapes they name: looks, acts through cta-admin, looks again, records
 #[derive(Debug, Parser)]
@@ -112,6 +114,26 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_breaks_no_line_but_where_the_terminal_ends() {
+        use clap::CommandFactory as _;
+        for width in [80, 120] {
+            let help = Cli::command().term_width(width).render_long_help().to_string();
+            let text = help.split_once("Examples:").expect("examples").1;
+            assert!(help.lines().all(|line| line.chars().count() <= width), "{help}");
+            let paragraphs: Vec<&str> = text.split("\n\n").collect();
+            assert_eq!(paragraphs.len(), 3, "{help}");
+            assert!(paragraphs[0].trim().lines().all(|line| line.contains("  # ")), "an example on two lines: {help}");
+            for paragraph in &paragraphs[1..] {
+                let lines: Vec<&str> = paragraph.trim().lines().collect();
+                for (line, next) in lines.iter().zip(lines.iter().skip(1)) {
+                    let word = next.split(' ').next().expect("a word");
+                    assert!(line.chars().count() + 1 + word.chars().count() > width, "'{line}' ends too soon: {help}");
+                }
+            }
+        }
     }
 
     #[test]

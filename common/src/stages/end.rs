@@ -49,13 +49,12 @@ fn ours(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
         "Failed" => {
             let lost = repack.failed_to_retrieve_files;
             let unwritten = repack.failed_to_archive_files;
-            let text = if lost == 0 && unwritten == 0 {
-                "CTA could not expand the repack request (archive routes, storage classes, repack buffer?): its daemon's log has the reason".to_owned()
-            } else {
-                format!(
-                    "{lost} files could not be read and {unwritten} copies could not be written; {} of the {} copies of this request are safe on other tapes",
+            let text = match failed(lost, unwritten) {
+                None => "CTA could not expand the repack request (archive routes, storage classes, repack buffer?): its daemon's log has the reason".to_owned(),
+                Some(failed) => format!(
+                    "{failed}; {} of the {} copies of this request are safe on other tapes",
                     repack.archived_files, repack.total_files_to_archive
-                )
+                ),
             };
             case.stop(
                 Code::RepackFailed,
@@ -64,6 +63,16 @@ fn ours(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
         }
         _ => running(case, seen, request),
     }
+}
+
+/// What failed, in words; none if nothing was counted.
+fn failed(lost: u64, unwritten: u64) -> Option<String> {
+    let count = |count: u64, one: &str, many: &str, what: &str| {
+        (count > 0).then(|| format!("{count} {} could not be {what}", if count == 1 { one } else { many }))
+    };
+    let parts = [count(lost, "file", "files", "read"), count(unwritten, "copy", "copies", "written")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(" and "))
 }
 
 fn complete(case: &Case<'_>, seen: &Seen, request: &Request) -> Answer {
@@ -135,5 +144,22 @@ fn gone(case: &Case<'_>, seen: &Seen) -> Answer {
                 case.tape.vid
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_failed_only_what_there_is_is_told() {
+        for (lost, unwritten, told) in [
+            (0, 0, None),
+            (2, 0, Some("2 files could not be read")),
+            (0, 1, Some("1 copy could not be written")),
+            (1, 3, Some("1 file could not be read and 3 copies could not be written")),
+        ] {
+            assert_eq!(failed(lost, unwritten).as_deref(), told);
+        }
     }
 }

@@ -17,7 +17,7 @@ use worker::service::Shutdown;
 
 use super::Check;
 use super::cta::{Listed, list};
-use crate::output::bytes;
+use crate::output::{bytes, counted};
 
 /// More kinds of files than this on one tape are not looked at: no site has as many storage classes.
 const KINDS: usize = 10_000;
@@ -139,7 +139,12 @@ async fn one(settings: &Settings, cta: &Cta, vid: &Vid, reference: &Reference) -
     checks.push(Check::ok(
         "files",
         "",
-        format!("{files} live files, {} bytes, {} storage classes", shown(size), classes.len()),
+        format!(
+            "{}, {} bytes, {}",
+            counted(files, "live file"),
+            shown(size),
+            several(classes.len() as u64, "storage class", "storage classes")
+        ),
     ));
     let (of_routes, targets) = routes(settings, &kinds, reference);
     checks.extend(of_routes);
@@ -251,7 +256,11 @@ fn wanted(settings: &Settings, kinds: &Kinds, classes: &Listed<StorageClass>, ch
             ));
             continue;
         };
-        checks.push(Check::ok("storage-class", name, format!("exists, {} copies", class.nb_copies)));
+        checks.push(Check::ok(
+            "storage-class",
+            name,
+            format!("exists, {}", several(class.nb_copies, "copy", "copies")),
+        ));
         if settings.repack_mode == RepackMode::MoveAndAddCopies {
             // Sites have two copies, or three; a number from elsewhere must not make us count for ever.
             for copy in 1..=class.nb_copies.min(16) {
@@ -324,6 +333,7 @@ async fn target(settings: &Settings, cta: &Cta, vid: &Vid, pool: &str, size: u64
     if good.is_empty() {
         let found = match tapes.iter().filter(|tape| tape.vid != vid.as_str()).count() {
             0 => "no tape in it is ACTIVE and not full: the repack would wait".to_owned(),
+            1 => "its 1 tape that is ACTIVE and not full is in a disabled library: the repack would wait".to_owned(),
             count => format!(
                 "its {count} tapes that are ACTIVE and not full are in disabled libraries: the repack would wait"
             ),
@@ -338,8 +348,12 @@ async fn target(settings: &Settings, cta: &Cta, vid: &Vid, pool: &str, size: u64
             ),
         };
     }
-    let found =
-        format!("{} tapes ACTIVE and not full, {} bytes free, {} to be written", good.len(), shown(room), shown(size));
+    let found = format!(
+        "{} ACTIVE and not full, {} bytes free, {} to be written",
+        counted(good.len(), "tape"),
+        shown(room),
+        shown(size)
+    );
     if room < size {
         return Check::warning("writable-tapes", pool, found, mend);
     }
@@ -357,6 +371,11 @@ fn buffer(settings: &Settings) -> Check {
             "repack_buffer_url is not set: the front end must have a default, which cta-admin does not show",
         ),
     }
+}
+
+/// What has a plural of its own: `1 copy`, `2 copies`.
+fn several(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn shown(count: u64) -> String {

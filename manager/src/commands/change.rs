@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Context as _;
 use common::explain::ago;
+use common::rights;
 use common::store::{Store, StoreError};
 use common::tape::Vid;
 use serde_json::{Value, json};
@@ -73,7 +74,8 @@ pub async fn run(store: &Store, act: &Act, on: &On, json: bool, desk: &mut Desk<
     }
     let plans: Vec<Plan> = selection.vids.iter().map(|vid| selection.plan(store, act, reason, vid)).collect();
     let to_do = plans.iter().filter(|plan| matches!(plan, Plan::Change { .. })).count();
-    if !consent.dry_run && !consent.yes {
+    // Where nothing can be changed nothing is asked, and the report says why.
+    if to_do > 0 && !consent.dry_run && !consent.yes {
         foresee(&selection, &plans, desk);
     }
     let question = format!("{} {to_do} tape{}?", act.verb(), if to_do == 1 { "" } else { "s" });
@@ -298,11 +300,19 @@ impl Report<'_> {
                 ("failed", json!({"text": format!("another session keeps its row locked: {why}")}), None, Some(line))
             }
             Err(StoreError::Database(why)) => {
-                let line = format!(
-                    "error: {vid}: {verb} failed: {why:#}\n       \
+                let why = format!("{why:#}");
+                if let Some(advice) = rights::advice(&why, rights::OPERATOR) {
+                    let line = format!(
+                        "error: {vid}: {verb} failed: {why}\n       nothing is changed for it\n       next: {advice}"
+                    );
+                    ("failed", json!({"text": why, "next": advice}), None, Some(line))
+                } else {
+                    let line = format!(
+                        "error: {vid}: {verb} failed: {why}\n       \
                      whether it was changed is only known if the database said no: see 'cta-ops-repack-manager show {vid}'"
-                );
-                ("failed", json!({"text": format!("{why:#}")}), None, Some(line))
+                    );
+                    ("failed", json!({"text": why}), None, Some(line))
+                }
             }
         };
         if error.is_some() {

@@ -31,8 +31,9 @@ pub async fn run(
     };
     let settings = &loaded.settings;
     let mut found = local::configuration(path, loaded);
-    found.push(local::user(actor));
-    found.extend(local::directories(settings, actor));
+    let asker = local::Asker::new(actor);
+    found.push(local::user(&asker));
+    found.extend(local::directories(settings, &asker));
     let (of_database, of_broker, of_cta) =
         tokio::join!(database::checks(settings, actor), broker::checks(settings), cta::checks(settings));
     found.extend(of_database.into_iter().chain(of_broker).chain(of_cta));

@@ -15,6 +15,7 @@ use producer::tick::follow;
 use serde::{Deserialize as _, Serialize};
 use worker::look;
 
+use super::migrate::owners;
 use super::told;
 use crate::output::{Desk, Exit, clean};
 
@@ -70,16 +71,19 @@ pub async fn run(store: &Store, options: Options, json: bool, desk: &mut Desk<'_
     if !report.definition.is_empty() {
         return tell(&report, json, desk);
     }
-    if options.migrate {
-        let done =
-            if options.dry_run { migrate::rehearse(settings).await? } else { migrate::migrate(settings).await? };
-        report.applied = done.applied;
+    if options.migrate && !options.dry_run {
+        report.applied = migrate::migrate(settings).await.map_err(owners)?.applied;
     }
     let migrated = store.is_migrated().await.map_err(told)?;
-    if !migrated && !options.migrate {
-        anyhow::bail!(
-            "the tables beside {table} are not there: run 'cta-ops-repack-manager migrate' first, or say --migrate"
-        );
+    if !migrated && !options.dry_run {
+        anyhow::bail!("{}", needs_migration(&table));
+    }
+    // In a transaction that is rolled back: looking needs nobody's word for it.
+    if options.dry_run && (options.migrate || !migrated) {
+        report.applied = migrate::rehearse(settings).await.map_err(owners)?.applied;
+        if !options.migrate {
+            report.remarks.push(needs_migration(&table));
+        }
     }
     let under_way = look_at_rows(store, migrated, options.cta, &mut report).await?;
     if options.cta {
@@ -89,6 +93,10 @@ pub async fn run(store: &Store, options: Options, json: bool, desk: &mut Desk<'_
         note_down(store, &mut report, desk).await?;
     }
     tell(&report, json, desk)
+}
+
+fn needs_migration(table: &str) -> String {
+    format!("the tables beside {table} are not there: run 'cta-ops-repack-manager migrate' first, or say --migrate")
 }
 
 /// Reads every row once; nothing is kept of it but counts, what is odd, and with `keep` the rows that are under way.

@@ -11,7 +11,8 @@ use crate::output::{Desk, Exit};
 /// # Errors
 /// What the database says; nothing was changed then.
 pub async fn run(settings: &Settings, dry_run: bool, json: bool, desk: &mut Desk<'_>) -> anyhow::Result<Exit> {
-    let report = if dry_run { migrate::rehearse(settings).await? } else { migrate::migrate(settings).await? };
+    let done = if dry_run { migrate::rehearse(settings).await } else { migrate::migrate(settings).await };
+    let report = done.map_err(owners)?;
     let table = settings.database.table.to_string().replace('"', "");
     if json {
         desk.data(
@@ -33,4 +34,15 @@ pub async fn run(settings: &Settings, dry_run: bool, json: bool, desk: &mut Desk
         }
     }
     Ok(Exit::Done)
+}
+
+/// An error of a migration; tables are made and changed by their owner, whom no role of ours is.
+pub fn owners(error: anyhow::Error) -> anyhow::Error {
+    if !format!("{error:#}").contains("(42501)") {
+        return error;
+    }
+    anyhow::anyhow!(
+        "{error:#}; migrate works as the owner of the tables, who may create in their schema: name that login as \
+         database.migrate_username"
+    )
 }

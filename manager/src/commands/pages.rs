@@ -88,6 +88,9 @@ fn keep(dir: &Path, file: String, text: &[u8], files: &mut Vec<String>) -> anyho
     Ok(())
 }
 
+/// A longer line that is not indented is a sentence: an example, or a row of a table, is.
+const LINE: usize = 78;
+
 /// One page; what follows the options in the help keeps its lines.
 fn page(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
     let after = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
@@ -125,7 +128,9 @@ fn verbatim(text: &str) -> String {
         let line = line.replace('\\', "\\e").replace('-', "\\-");
         // A dot or a quote at the beginning would be a request of the formatter.
         let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
-        page.push_str(&format!("{guard}{line}\n"));
+        // A sentence that the help leaves to the width of the terminal is left to that of the page.
+        let (fill, keep) = if line.len() > LINE && !line.starts_with(' ') { (".fi\n", "\n.nf") } else { ("", "") };
+        page.push_str(&format!("{fill}{guard}{line}{keep}\n"));
     }
     page.push_str(".fi\n");
     page
@@ -139,6 +144,15 @@ mod tests {
     fn what_follows_the_options_keeps_its_lines_and_steers_no_formatter() {
         let page = verbatim("Examples:\n  x --y\n.so /etc/passwd\n'x\\n");
         assert_eq!(page, ".SH EXAMPLES\n.nf\n  x \\-\\-y\n\\&.so /etc/passwd\n\\&'x\\en\n.fi\n");
+    }
+
+    #[test]
+    fn a_sentence_without_breaks_of_its_own_is_broken_where_the_page_ends() {
+        let long = "word ".repeat(30).trim_end().to_owned();
+        assert_eq!(
+            verbatim(&format!("Examples:\n  {long}\n\n{long}")),
+            format!(".SH EXAMPLES\n.nf\n  {long}\n\n.fi\n{long}\n.nf\n.fi\n")
+        );
     }
 
     #[test]

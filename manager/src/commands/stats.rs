@@ -57,12 +57,42 @@ pub async fn run(store: &Store, options: &Stats, json: bool, desk: &mut Desk<'_>
     Ok(Exit::Done)
 }
 
-/// Bytes a day over all the days, the one that is not over included.
-fn bytes_per_day(figures: &Figures, options: &Stats) -> i64 {
-    let total: i64 = figures.periods.iter().fold(0, |sum, period| sum.saturating_add(period.repacked_bytes));
-    let days =
-        i64::try_from(figures.periods.len()).unwrap_or(i64::MAX).saturating_mul(if options.weekly { 7 } else { 1 });
-    total / days.max(1)
+/// Bytes a day, and over which days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pace {
+    bytes: i64,
+    /// 0: no repack ended.
+    days: i64,
+    /// The first day (or Monday) that counts; empty if there is none.
+    since: String,
+}
+
+/// Averaged since the first period in which a repack ended, for before that the site may not have been there; the period that
+/// is not over counts whole.
+fn pace(periods: &[Period], weekly: bool) -> Pace {
+    let counts = |period: &Period| period.repacked > 0 || period.repacked_bytes > 0;
+    let idle = periods.iter().take_while(|period| !counts(period)).count();
+    let counted = periods.get(idle..).unwrap_or_default();
+    let total: i64 = counted.iter().fold(0, |sum, period| sum.saturating_add(period.repacked_bytes));
+    let days = i64::try_from(counted.len()).unwrap_or(i64::MAX).saturating_mul(if weekly { 7 } else { 1 });
+    let since = counted.first().map(|period| period.begins.clone()).unwrap_or_default();
+    Pace { bytes: total / days.max(1), days, since }
+}
+
+impl Pace {
+    fn words(&self, weekly: bool) -> String {
+        if self.days == 0 {
+            return "no repack ended in this time".to_owned();
+        }
+        let day = if weekly { "week" } else { "day" };
+        format!(
+            "{} bytes a day were repacked, as CTA reported when repacks ended: the average of {} since {}, the first {day} of \
+             these in which one ended",
+            bytes(self.bytes),
+            counted(self.days, "day"),
+            self.since
+        )
+    }
 }
 
 fn machines(figures: &Figures, slots: u32, options: &Stats) -> Value {
@@ -88,13 +118,15 @@ fn machines(figures: &Figures, slots: u32, options: &Stats) -> Value {
         })
         .collect();
     let ahead = &figures.ahead;
+    let pace = pace(&figures.periods, options.weekly);
     json!({
         "states": states,
         "slots": {"used": ahead.slots, "max": slots},
         "running": {"written_bytes": ahead.running_bytes.0, "total_bytes": ahead.running_bytes.1},
         "period": if options.weekly { "week" } else { "day" },
         "periods": periods,
-        "repacked_bytes_per_day": bytes_per_day(figures, options),
+        "repacked_bytes_per_day": pace.bytes,
+        "repacked_days": pace.days,
         "stage_times": times,
         "stage_times_days": DURATION_DAYS,
         "ahead": {"to_start": ahead.to_start, "repacking": ahead.repacking, "after": ahead.after, "set_aside": ahead.set_aside,
@@ -162,10 +194,7 @@ fn people(figures: &Figures, slots: u32, options: &Stats, desk: &mut Desk<'_>) -
         "\n{}",
         desk.table(&[unit, "REPACKED", "BYTES WRITTEN", "FINISHED", "BYTES (WHEN PREPARED)"], rows)
     ))?;
-    desk.data(&format!(
-        "{} bytes a day were repacked, as CTA reported when repacks ended",
-        bytes(bytes_per_day(figures, options))
-    ))?;
+    desk.data(&pace(&figures.periods, options.weekly).words(options.weekly))?;
     if figures.times.is_empty() {
         desk.data(&format!("\nno tape left a stage in the last {DURATION_DAYS} days"))?;
     } else {
@@ -207,5 +236,41 @@ fn words(forecast: &Forecast, set_aside: i64) -> String {
             };
             format!("forecast: {repacked}the last tape is finished in {}\n  from {basis}", range(*finished))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn periods(repacked_bytes: &[i64]) -> Vec<Period> {
+        let period = |(day, &bytes): (usize, &i64)| Period {
+            begins: format!("2026-03-{:02}", day + 1),
+            finished: 0,
+            finished_bytes: 0,
+            repacked: i64::from(bytes > 0),
+            repacked_bytes: bytes,
+        };
+        repacked_bytes.iter().enumerate().map(period).collect()
+    }
+
+    #[test]
+    fn days_before_the_first_repack_are_not_averaged_over_and_idle_days_after_it_are() {
+        let some = pace(&periods(&[0, 0, 0, 600, 0, 300]), false);
+        assert_eq!(some, Pace { bytes: 300, days: 3, since: "2026-03-04".to_owned() });
+        let words = some.words(false);
+        assert!(words.starts_with("300 bytes a day") && words.contains("3 days since 2026-03-04"), "{words}");
+        assert_eq!(pace(&periods(&[600, 0, 300]), false).days, 3, "at most the window");
+        assert_eq!(pace(&periods(&[0, 700]), true), Pace { bytes: 100, days: 7, since: "2026-03-02".to_owned() });
+    }
+
+    #[test]
+    fn a_repack_without_figures_begins_the_days_and_no_repack_at_all_is_said() {
+        let mut none = periods(&[0, 0]);
+        assert_eq!(pace(&none, false), Pace { bytes: 0, days: 0, since: String::new() });
+        assert_eq!(pace(&none, false).words(false), "no repack ended in this time");
+        none[0].repacked = 1;
+        assert_eq!(pace(&none, false).days, 2);
+        assert_eq!(pace(&periods(&[i64::MAX, i64::MAX]), false).bytes, i64::MAX / 2);
     }
 }
