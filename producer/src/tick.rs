@@ -34,7 +34,7 @@ use crate::{mail, observe, statistics};
 const BATCH: usize = 500;
 
 /// Tasks selected at a time: to put all that is due in order costs as much for a few as for many.
-const PAGE: usize = 10_000;
+pub const PAGE: usize = 10_000;
 
 /// Channels over which tasks are published, one publish in flight on each.
 const CHANNELS: usize = 4;
@@ -60,6 +60,8 @@ pub struct Context<S = Store, C = Cta, P = Publisher> {
     pub program: String,
     /// After how long a dead letter counts as lost: [`LOST_LETTER`], but for tests.
     pub lost_letter: Duration,
+    /// Tasks selected at a time, at least 1: [`PAGE`], but for tests.
+    pub page: usize,
     /// How it is told to end.
     pub stop: watch::Receiver<Shutdown>,
     /// The connection to the broker, once there is one.
@@ -808,9 +810,9 @@ async fn publish<S: Table, C: Admin, P: Post>(
     // while we are still at it, and the tick would never come to its other stages.
     let mut last: Option<Due> = None;
     while failed.is_none() && *context.stop.borrow() == Shutdown::No {
-        let limit = i64::try_from(PAGE)?;
+        let limit = i64::try_from(context.page)?;
         let mut due = context.store.due(stage.name, again_secs, false, last.as_ref(), limit).await?;
-        let full = due.len() >= PAGE;
+        let full = due.len() >= context.page;
         last = due.last().cloned();
         due.retain(|task| !tried.contains(&(task.vid.clone(), task.generation)));
         failed = send(context, publisher, stage, due, part).await?;

@@ -316,6 +316,8 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
         host: name.clone(),
         program: name,
         lost_letter: LOST_LETTER,
+        // Small, so that several are needed.
+        page: 2,
         stop,
         publisher: Mutex::new(None),
     };
