@@ -3,7 +3,7 @@
 //! Rows are locked, read, given to the law in [`crate::task`], and written back: nothing here decides. Lock order
 //! everywhere: gate, main row, task row. Nothing external happens while a transaction is open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,6 +22,7 @@ use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
 mod concerns;
+mod edits;
 pub mod examine;
 mod import;
 mod lists;
@@ -35,6 +36,7 @@ mod site;
 mod statements;
 
 pub use concerns::{Concern, ConcernKind, Concerned, MAIL, NewMark};
+pub use edits::{COMPARE_EVERY_MINUTES, Edit, Edited};
 pub use import::{Column, Definition, Walked};
 pub use lists::{
     Due, Entered, EventFilter, EventRow, Holding, Line, NewTape, Overview, Statistic, TickLocks, judge_entry,
@@ -114,6 +116,7 @@ pub struct Store {
     statements: Arc<Statements>,
     actor: Arc<str>,
     metrics: Arc<Metrics>,
+    counted: Arc<Mutex<Option<picture::Counted>>>,
 }
 
 /// One tape under its locks, and what shall become of it. Given to a law, which changes it; written back afterwards.
@@ -349,7 +352,7 @@ impl Store {
             .build()
             .context("setting up the connection pool")?;
         let statements = Arc::new(Statements::new(&settings.database.table));
-        Ok(Store { pool, settings, statements, actor: actor.into(), metrics: Arc::default() })
+        Ok(Store { pool, settings, statements, actor: actor.into(), metrics: Arc::default(), counted: Arc::default() })
     }
 
     /// The configuration.

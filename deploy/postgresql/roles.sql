@@ -38,6 +38,8 @@
 \set statistic :table _statistic
 \set migration :table _migration
 \set tick :table _tick
+\set edited :table _edited
+\set compared :table _compared
 \set generation :table _generation_seq
 \set epoch :table _epoch_seq
 
@@ -49,7 +51,7 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 
 GRANT USAGE ON SCHEMA :"schema" TO :"viewer", :"worker", :"operator";
 GRANT SELECT ON :"schema".:"table", :"schema".:"task", :"schema".:"event", :"schema".:"history", :"schema".:"control",
-                :"schema".:"statistic", :"schema".:"migration", :"schema".:"tick" TO :"viewer", :"worker", :"operator";
+                :"schema".:"statistic", :"schema".:"migration", :"schema".:"tick", :"schema".:"edited", :"schema".:"compared" TO :"viewer", :"worker", :"operator";
 
 -- The history is written and never rewritten.
 GRANT INSERT ON :"schema".:"event", :"schema".:"history" TO :"worker", :"operator";
@@ -60,6 +62,9 @@ GRANT USAGE ON SEQUENCE :"schema".:"generation", :"schema".:"epoch" TO :"worker"
 GRANT INSERT, DELETE, UPDATE (mode, started, repacked, quarantined, reclaimed, finished) ON :"schema".:"table" TO :"worker";
 GRANT INSERT, UPDATE (written_at) ON :"schema".:"statistic" TO :"worker";
 GRANT INSERT, UPDATE ON :"schema".:"tick" TO :"worker";
+-- What a tick has followed it crosses off. Nobody needs a right for the lines that triggers write.
+GRANT INSERT, DELETE ON :"schema".:"edited" TO :"worker";
+GRANT INSERT, UPDATE ON :"schema".:"compared" TO :"worker";
 -- Locking the gate of the slots needs the right to update some column of it.
 GRANT UPDATE (since) ON :"schema".:"control" TO :"worker", :"operator";
 

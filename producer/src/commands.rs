@@ -19,7 +19,7 @@ use worker::service::{Shutdown, reached};
 use crate::cli::{self, Call, Verb};
 use crate::monitor::{self, Target};
 use crate::scan::{self, Explain, Lines, Selected, Silent, Spool};
-use crate::tick::{self, Context, LOST_LETTER};
+use crate::tick::{self, Context, LOST_LETTER, PAGE};
 use crate::{output, prepare};
 
 /// Does what was asked for.
@@ -100,6 +100,7 @@ fn context(started: &Started, stop: watch::Receiver<Shutdown>) -> anyhow::Result
         host: started.host.clone(),
         program: actor,
         lost_letter: LOST_LETTER,
+        page: PAGE,
         stop,
         publisher: Mutex::new(None),
     })

@@ -4,18 +4,24 @@ use common::broker::{BrokerError, Depth, PublishError, Publisher, Task as Messag
 use common::journey::Mode;
 use common::settings::Broker;
 use common::stages::STAGES;
-use common::store::{Due, Holding, Overview, Store, StoreError};
+use common::store::{Due, Edited, Holding, Overview, Store, StoreError};
 use common::tape::Vid;
 use worker::edge::Rows;
 
 /// What spans tapes.
 #[expect(async_fn_in_trait, reason = "every caller names the type, and so knows whether its futures can be sent")]
 pub trait Table: Rows {
-    /// As [`Store::changed`].
+    /// As [`Store::edits`].
     ///
     /// # Errors
     /// As there.
-    async fn changed(&self) -> Result<(Vec<Vid>, Vec<String>), StoreError>;
+    async fn edits(&self, after: i64) -> Result<Edited, StoreError>;
+
+    /// As [`Store::followed`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn followed(&self, lines: &[i64]) -> Result<(), StoreError>;
 
     /// As [`Store::closable`].
     ///
@@ -45,7 +51,14 @@ pub trait Table: Rows {
     ///
     /// # Errors
     /// As there.
-    async fn due(&self, stage: &str, again_secs: f64, needs_slot: bool, limit: i64) -> Result<Vec<Due>, StoreError>;
+    async fn due(
+        &self,
+        stage: &str,
+        again_secs: f64,
+        needs_slot: bool,
+        after: Option<&Due>,
+        limit: i64,
+    ) -> Result<Vec<Due>, StoreError>;
 
     /// As [`Store::slots`].
     ///
@@ -92,8 +105,12 @@ pub trait Post: Sized {
 }
 
 impl Table for Store {
-    async fn changed(&self) -> Result<(Vec<Vid>, Vec<String>), StoreError> {
-        Store::changed(self).await
+    async fn edits(&self, after: i64) -> Result<Edited, StoreError> {
+        Store::edits(self, after).await
+    }
+
+    async fn followed(&self, lines: &[i64]) -> Result<(), StoreError> {
+        Store::followed(self, lines).await
     }
 
     async fn closable(&self) -> Result<Vec<Vid>, StoreError> {
@@ -113,8 +130,15 @@ impl Table for Store {
         self.overview(Some(vids), modes, false).await
     }
 
-    async fn due(&self, stage: &str, again_secs: f64, needs_slot: bool, limit: i64) -> Result<Vec<Due>, StoreError> {
-        Store::due(self, stage, again_secs, needs_slot, limit).await
+    async fn due(
+        &self,
+        stage: &str,
+        again_secs: f64,
+        needs_slot: bool,
+        after: Option<&Due>,
+        limit: i64,
+    ) -> Result<Vec<Due>, StoreError> {
+        Store::due(self, stage, again_secs, needs_slot, after, limit).await
     }
 
     async fn slots(&self, again_secs: f64) -> Result<(u32, u32), StoreError> {

@@ -31,7 +31,10 @@ use crate::edge::{Post, Table};
 use crate::{mail, observe, statistics};
 
 /// Tasks marked and published at a time.
-const BATCH: i64 = 500;
+const BATCH: usize = 500;
+
+/// Tasks selected at a time: to put all that is due in order costs as much for a few as for many.
+pub const PAGE: usize = 10_000;
 
 /// Channels over which tasks are published, one publish in flight on each.
 const CHANNELS: usize = 4;
@@ -57,6 +60,8 @@ pub struct Context<S = Store, C = Cta, P = Publisher> {
     pub program: String,
     /// After how long a dead letter counts as lost: [`LOST_LETTER`], but for tests.
     pub lost_letter: Duration,
+    /// Tasks selected at a time, at least 1: [`PAGE`], but for tests.
+    pub page: usize,
     /// How it is told to end.
     pub stop: watch::Receiver<Shutdown>,
     /// The connection to the broker, once there is one.
@@ -154,8 +159,11 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     let manager = notify::manager();
     let metrics = Arc::clone(context.store.metrics());
     metrics.set("tick", Err("no tick yet"));
+    let mut asked = false;
     while *stop.borrow_and_update() == Shutdown::No {
         metrics.turned();
+        // Whatever was noted while nobody ran: a producer begins with a look at all rows.
+        asked = asked || context.store.ask_to_compare().await.is_ok();
         let pause = match manager.during(LONGEST_TICK, tick(context, &stages, false)).await {
             Ok(report) => {
                 manager.status(&report.summary());
@@ -311,21 +319,65 @@ async fn follow_edits<S: Table, C: Admin, P: Post>(
     context: &Context<S, C, P>,
     report: &mut TickReport,
 ) -> anyhow::Result<()> {
-    let (changed, odd) = context.store.changed().await?;
-    let strange = "1 to 20 of A-Z, 0-9, '_' and '-'";
-    report.odd.extend(
-        odd.into_iter().map(|vid| OddTape { vid, reasons: vec![format!("the tape is no VID: expected {strange}")] }),
-    );
-    for vid in changed {
-        let followed = context.store.locked(&vid, false, |locked| follow(locked, "tick")).await;
-        match followed {
-            Ok(Some(reasons)) => report.odd.push(OddTape { vid: vid.to_string(), reasons }),
-            Ok(None) => {}
-            Err(StoreError::Busy(why)) => debug!(%vid, "not followed yet: {why}"),
-            Err(error) => return Err(error.into()),
+    // Rows that stay as they are, with the line that is kept for the next tick.
+    let mut left: HashMap<String, Option<i64>> = HashMap::new();
+    let mut after = 0;
+    while *context.stop.borrow() == Shutdown::No {
+        let page = context.store.edits(after).await?;
+        // A row that was edited often has many lines.
+        let mut rows: Vec<(&str, bool, Vec<i64>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for edit in &page.edits {
+            let place = *places.entry(&edit.tape).or_insert_with(|| {
+                rows.push((&edit.tape, false, Vec::new()));
+                rows.len() - 1
+            });
+            rows[place].1 |= edit.differs;
+            rows[place].2.extend(edit.line);
+        }
+        let mut done = Vec::new();
+        for (tape, differs, mut lines) in rows {
+            if differs && !follow_edit(context, tape, report, !left.contains_key(tape)).await? {
+                let before = left.insert(tape.to_owned(), lines.pop());
+                done.extend(before.flatten());
+            }
+            done.extend(lines);
+        }
+        context.store.followed(&done).await?;
+        match page.after {
+            Some(next) => after = next,
+            None => break,
         }
     }
     Ok(())
+}
+
+/// Follows what others did to a row. False: it is to be looked at again.
+async fn follow_edit<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    tape: &str,
+    report: &mut TickReport,
+    tell: bool,
+) -> anyhow::Result<bool> {
+    let followed = match tape.parse() {
+        Ok(vid) => context.store.locked(&vid, false, |locked| follow(locked, "tick")).await,
+        Err(_) => Ok(Some(vec!["the tape is no VID: expected 1 to 20 of A-Z, 0-9, '_' and '-'".to_owned()])),
+    };
+    match followed {
+        Ok(None) => Ok(true),
+        Ok(Some(reasons)) => {
+            if tell {
+                let vid = tape.escape_default().take(60).collect();
+                report.odd.push(OddTape { vid, reasons });
+            }
+            Ok(false)
+        }
+        Err(StoreError::Busy(why)) => {
+            debug!(tape, "not followed yet: {why}");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The row was deleted by somebody else, without the checks of the manager's `rm`: what we know of the tape is kept.
@@ -594,10 +646,10 @@ async fn free_slots<S: Table, C: Admin, P: Post>(context: &Context<S, C, P>, aga
 }
 
 async fn would(context: &Context, stage: &'static Stage) -> anyhow::Result<StageReport> {
-    let mut due = context.store.due(stage.name, 0.0, false, BATCH).await?;
+    let mut due = context.store.due(stage.name, 0.0, false, None, i64::try_from(BATCH)?).await?;
     let free = free_slots(context, 0.0).await?;
     if free > 0 {
-        due.extend(context.store.due(stage.name, 0.0, true, free).await?);
+        due.extend(context.store.due(stage.name, 0.0, true, None, free).await?);
     }
     let would: Vec<String> = due.iter().map(|task| task.vid.to_string()).collect();
     Ok(StageReport { stage: stage.name, considered: would.len(), would, ..StageReport::default() })
@@ -631,10 +683,10 @@ async fn inline_work<S: Table, C: Admin, P: Post>(
 ) -> anyhow::Result<Option<String>> {
     let mut tried: HashSet<(Vid, i64)> = HashSet::new();
     loop {
-        let mut due = context.store.due(stage.name, 0.0, false, BATCH + i64::try_from(tried.len())?).await?;
+        let mut due = context.store.due(stage.name, 0.0, false, None, i64::try_from(BATCH + tried.len())?).await?;
         let free = free_slots(context, 0.0).await?;
         if free > 0 {
-            due.extend(context.store.due(stage.name, 0.0, true, free + i64::try_from(tried.len())?).await?);
+            due.extend(context.store.due(stage.name, 0.0, true, None, free + i64::try_from(tried.len())?).await?);
         }
         due.retain(|task| tried.insert((task.vid.clone(), task.generation)));
         if due.is_empty() || *context.stop.borrow() != Shutdown::No {
@@ -748,25 +800,23 @@ async fn publish<S: Table, C: Admin, P: Post>(
     let again_secs = context.settings.redispatch_after.as_secs_f64() * patience;
     let free = free_slots(context, again_secs).await?;
     let mut failed = None;
-    // Each task once in a tick: a worker that gives one back at once (site trouble, a pause) makes it due again while we are
-    // still at it, and the tick would never come to its other stages.
-    let mut tried: HashSet<(Vid, i64)> = HashSet::new();
+    let mut tried = HashSet::new();
     if free > 0 {
-        let mut due = context.store.due(stage.name, again_secs, true, free).await?;
-        due.retain(|task| tried.insert((task.vid.clone(), task.generation)));
+        let due = context.store.due(stage.name, again_secs, true, None, free).await?;
+        tried.extend(due.iter().map(|task| (task.vid.clone(), task.generation)));
         failed = send(context, publisher, stage, due, part).await?;
     }
-    while failed.is_none() {
-        let mut due = context.store.due(stage.name, again_secs, false, BATCH + i64::try_from(tried.len())?).await?;
+    // Each task once in a tick, in their order: a worker that gives one back at once (site trouble, a pause) makes it due again
+    // while we are still at it, and the tick would never come to its other stages.
+    let mut last: Option<Due> = None;
+    while failed.is_none() && *context.stop.borrow() == Shutdown::No {
+        let limit = i64::try_from(context.page)?;
+        let mut due = context.store.due(stage.name, again_secs, false, last.as_ref(), limit).await?;
+        let full = due.len() >= context.page;
+        last = due.last().cloned();
         due.retain(|task| !tried.contains(&(task.vid.clone(), task.generation)));
-        due.truncate(usize::try_from(BATCH)?);
-        tried.extend(due.iter().map(|task| (task.vid.clone(), task.generation)));
-        if due.is_empty() {
-            break;
-        }
-        let before = part.published.len();
         failed = send(context, publisher, stage, due, part).await?;
-        if part.published.len() == before {
+        if !full {
             break;
         }
     }
@@ -776,6 +826,7 @@ async fn publish<S: Table, C: Admin, P: Post>(
     Ok(failed)
 }
 
+/// Marks tasks as published and publishes them, in batches: one is marked while the one before it is published.
 async fn send<S: Table, C: Admin, P: Post>(
     context: &Context<S, C, P>,
     publisher: &P,
@@ -784,10 +835,51 @@ async fn send<S: Table, C: Admin, P: Post>(
     part: &mut StageReport,
 ) -> anyhow::Result<Option<String>> {
     part.considered += due.len();
+    let mut batches = due.chunks(BATCH);
+    let mut marked = mark(context, stage, batches.next()).await?;
+    while let Some(batch) = marked {
+        let next = batches.next().filter(|_| *context.stop.borrow() == Shutdown::No);
+        let (posted, next) = tokio::join!(post(publisher, stage, batch), mark(context, stage, next));
+        part.published.extend(posted.published);
+        let mut unsent = posted.unsent;
+        let next = match (next, &posted.failed) {
+            (Ok(next), Some(_)) => {
+                unsent.extend(next.unwrap_or_default());
+                Ok(None)
+            }
+            (next, _) => next,
+        };
+        if !unsent.is_empty() {
+            context.store.clear_dispatched(&unsent).await?;
+        }
+        if let Some(why) = posted.failed {
+            return Ok(Some(format!("publishing to stage {} failed: {why}", stage.name)));
+        }
+        marked = next?;
+    }
+    Ok(None)
+}
+
+async fn mark<S: Table, C: Admin, P: Post>(
+    context: &Context<S, C, P>,
+    stage: &'static Stage,
+    due: Option<&[Due]>,
+) -> Result<Option<Vec<Due>>, StoreError> {
+    let Some(due) = due else { return Ok(None) };
     due.iter().for_each(|task| failpoint::pass_at("before-mark", &[stage.name], &task.vid));
-    let marked = context.store.mark_dispatched(due).await?;
-    let mut unsent = Vec::new();
-    let mut failed = None;
+    context.store.mark_dispatched(due.to_vec()).await.map(Some)
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Posted {
+    published: Vec<String>,
+    unsent: Vec<Due>,
+    failed: Option<String>,
+}
+
+/// Publishes marked tasks, one at a time on each channel. After the first that fails no other is begun.
+async fn post<P: Post>(publisher: &P, stage: &'static Stage, marked: Vec<Due>) -> Posted {
     let broken = AtomicBool::new(false);
     let mut results = futures_util::stream::iter(marked)
         .map(|task| {
@@ -812,18 +904,15 @@ async fn send<S: Table, C: Admin, P: Post>(
             }
         })
         .buffer_unordered(CHANNELS);
+    let mut posted = Posted::default();
     while let Some((task, result)) = results.next().await {
         match result {
-            None => part.published.push(task.vid.to_string()),
+            None => posted.published.push(task.vid.to_string()),
             Some(why) => {
-                failed = why.or(failed);
-                unsent.push(task);
+                posted.failed = why.or(posted.failed);
+                posted.unsent.push(task);
             }
         }
     }
-    drop(results);
-    if !unsent.is_empty() {
-        context.store.clear_dispatched(&unsent).await?;
-    }
-    Ok(failed.map(|why| format!("publishing to stage {} failed: {why}", stage.name)))
+    posted
 }

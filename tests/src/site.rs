@@ -14,7 +14,7 @@ use common::stages::{STAGES, Stage};
 use common::store::{NewTape, Overview, Store};
 use common::tape::Vid;
 use cta_sim::World;
-use producer::tick::{Context, LOST_LETTER, TickReport, tick};
+use producer::tick::{Context, LOST_LETTER, PAGE, TickReport, tick};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, watch};
 use worker::service::Shutdown;
@@ -140,6 +140,7 @@ impl Site {
             host: "here".to_owned(),
             program: "test".to_owned(),
             lost_letter: LOST_LETTER,
+            page: PAGE,
             stop: self.stop.subscribe(),
             publisher: Mutex::new(None),
         }

@@ -322,6 +322,30 @@ async fn nothing_of_a_paused_stage_is_published_until_it_is_resumed() {
     assert_eq!(tap.depth(&queue(&tap, "start")).await, 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_is_published_page_by_page_in_its_order_and_each_task_once() {
+    let (vhost, site) = with_broker(0).await;
+    let tap = Tap::on(&vhost).await;
+    site.sql(
+        "INSERT INTO repack_status SELECT 'D' || i, t, t, t, t, t, NULL, 10, 10, 5, NULL, 'auto', (ARRAY[10, 11, 49])[i % 3 + 1], 'LTO9', 'pool', 'bob' \
+         FROM generate_series(100, 149) i, LATERAL (SELECT LOCALTIMESTAMP(0) - i / 10 * interval '1 day' AS t) x",
+    )
+    .await;
+    let client = site.database.client().await;
+    let order =
+        client.query("SELECT tape FROM repack_status ORDER BY priority DESC, entered, tape", &[]).await.unwrap();
+    let mut order: Vec<String> = order.iter().map(|row| row.get(0)).collect();
+    let context = Context { page: 7, ..site.context() };
+    let report = tick(&context, &STAGES, false).await.unwrap();
+    let mut published = report.stages[4].published.clone();
+    // Over several channels at once, so within a page in no order.
+    published.chunks_mut(7).for_each(<[String]>::sort);
+    order.chunks_mut(7).for_each(<[String]>::sort);
+    assert_eq!(published, order);
+    assert_eq!(tap.depth(&queue(&tap, "finish")).await, 50);
+    assert_eq!(tick(&context, &STAGES, false).await.unwrap().stages[4].considered, 0, "until it counts as lost");
+}
+
 /// Delivers `V01001`, which is not full, as a worker does up to the letter: the Stop is committed, nobody has set mode error.
 async fn stopped_without_a_letter(site: &Site) -> common::broker::Task {
     site.edit(|world| world.tapes.get_mut("V01001").expect("a tape").full = false);

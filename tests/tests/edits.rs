@@ -388,3 +388,125 @@ async fn where_one_statement_of_a_transaction_fails_none_is_kept_and_the_connect
     noted.await.unwrap();
     assert_eq!((site.number(&attempts).await, site.events(VID).await.len()), (before + 7, events + 1));
 }
+
+/// Lines of rows that somebody else wrote and nobody has followed yet.
+async fn lines(site: &Site) -> i64 {
+    site.number(&format!("SELECT count(*) FROM {}", site.beside("_edited"))).await
+}
+
+/// Whether the next tick follows `edit`: the task row knows the row as it is then.
+async fn is_followed(site: &Site, edit: &str) -> bool {
+    site.sql(edit).await;
+    site.tick_of(&[]).await;
+    let differ = format!(
+        "SELECT count(*) FROM {} m LEFT JOIN {} k USING (tape) WHERE k.seen_xmin IS DISTINCT FROM m.xmin::text::int8",
+        site.table(),
+        site.beside("_task")
+    );
+    site.number(&differ).await == 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_leaves_a_line_until_it_is_followed_and_our_own_stamps_leave_none() {
+    let site = site().await;
+    site.tick_of(&[]).await;
+    assert_eq!(lines(&site).await, 0);
+    site.sql(&delete_and_insert(&site.table())).await;
+    set(&site, "responsible = 'eve'").await;
+    assert_eq!(lines(&site).await, 3, "one for each statement");
+    assert!(is_followed(&site, "SELECT").await);
+    assert_eq!(lines(&site).await, 0);
+    // One tick of one stage, and no edit in between: what is stamped is known.
+    for stage in &STAGES[..2] {
+        site.all_due().await;
+        let begun = Instant::now();
+        while stamp(&site, stage.to).await.is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{}: {:?}", stage.name, site.why(VID).await);
+            site.tick_of(&[stage]).await;
+        }
+        assert_eq!(lines(&site).await, 0, "{}", stage.name);
+    }
+    finishes_with_each_effect_once(&site, "after the edits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_no_trigger_saw_is_found_by_comparing_all_rows() {
+    let site = site().await;
+    let (table, task, edited) = (site.table(), site.beside("_task"), site.beside("_edited"));
+    let edit = format!("UPDATE {table} SET responsible = left('.' || responsible, 20)");
+    let lost = format!("{edit}; DELETE FROM {edited}");
+    site.tick_of(&[]).await;
+    assert!(is_followed(&site, &edit).await);
+
+    // What cannot be seen otherwise comes with the next comparison: a line that is lost stands for it.
+    assert!(!is_followed(&site, &lost).await);
+    let earlier = format!("UPDATE {} SET at = at - interval '61 minutes'", site.beside("_compared"));
+    assert!(is_followed(&site, &earlier).await, "once an hour");
+    assert!(!is_followed(&site, &lost).await);
+    site.store().ask_to_compare().await.expect("the line");
+    assert!(is_followed(&site, "SELECT").await, "when it is asked for, as a producer does at its start");
+
+    // Triggers that were off for a moment.
+    for table in [&table, &task] {
+        let off = |edit: &str| {
+            format!("ALTER TABLE {table} DISABLE TRIGGER ALL; {edit}; ALTER TABLE {table} ENABLE TRIGGER ALL")
+        };
+        assert!(is_followed(&site, &off(&edit)).await, "{table}");
+        assert!(!is_followed(&site, &lost).await, "{table}: that was once");
+        assert!(is_followed(&site, &off("SELECT")).await, "{table}");
+    }
+    // A role for replication passes by triggers that do not fire always.
+    let fire = "ENABLE ALWAYS TRIGGER cta_repack_update";
+    let replica = format!("SET session_replication_role = replica; {edit}; RESET session_replication_role");
+    assert!(is_followed(&site, &format!("ALTER TABLE {table} {fire}")).await);
+    assert!(is_followed(&site, &replica).await);
+
+    // The rows of our own table, and of both.
+    assert!(is_followed(&site, &format!("DELETE FROM {task}")).await);
+    assert!(is_followed(&site, &format!("TRUNCATE {task}")).await);
+    assert!(is_followed(&site, &format!("CREATE TEMP TABLE kept AS SELECT * FROM {table}; TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept")).await);
+    // While there is no trigger, all rows are compared every time.
+    site.sql(&format!("DROP TRIGGER cta_repack_update ON {table}")).await;
+    for _ in 0..2 {
+        assert!(is_followed(&site, &edit).await, "no trigger");
+    }
+    // Whoever writes the table never notices that our tables are gone.
+    site.sql(&format!("DROP TABLE {edited}; DROP TABLE {}", site.beside("_compared"))).await;
+    for _ in 0..2 {
+        assert!(is_followed(&site, &edit).await, "no lines");
+        assert!(is_followed(&site, &delete_and_insert(&table)).await, "no lines");
+    }
+    finishes_with_each_effect_once(&site, "after the edits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_row_is_told_by_every_tick_until_it_is_mended() {
+    let site = site().await;
+    site.tick_of(&[]).await;
+    for _ in 0..2 {
+        set(&site, "quarantined = LOCALTIMESTAMP(0)").await;
+    }
+    site.sql(&format!("INSERT INTO {0} SELECT 'no vid', entered, NULL, NULL, NULL, NULL, NULL, files, bytes, usage, NULL, mode, priority, mediatype, tapepool, responsible FROM {0}", site.table())).await;
+    for _ in 0..3 {
+        let odd: Vec<String> = site.tick_of(&[]).await.odd.into_iter().map(|tape| tape.vid).collect();
+        assert_eq!(odd, [VID, "no vid"]);
+        assert_eq!(lines(&site).await, 2, "the newest of each");
+    }
+    site.sql(&format!("DELETE FROM {} WHERE tape = 'no vid'", site.table())).await;
+    set(&site, "quarantined = NULL").await;
+    assert_eq!(site.tick_of(&[]).await.odd.len(), 0);
+    assert_eq!(lines(&site).await, 0);
+    finishes_with_each_effect_once(&site, "mended").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_edits_than_fit_a_page_are_followed_by_one_tick() {
+    let site = site().await;
+    let many = format!(
+        "INSERT INTO {0} SELECT 'M' || i, entered, NULL, NULL, NULL, NULL, NULL, files, bytes, usage, NULL, 'manual', priority, mediatype, tapepool, responsible \
+         FROM {0}, generate_series(1, 1001) i",
+        site.table()
+    );
+    assert!(is_followed(&site, &many).await);
+    assert_eq!(lines(&site).await, 0);
+}

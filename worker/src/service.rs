@@ -403,7 +403,7 @@ async fn stage_task(
             return answered(delivery.reject().await);
         }
     };
-    let due = [Due { vid: task.tape.clone(), generation: task.generation }];
+    let due = [Due::of(task.tape.clone(), task.generation)];
     let Ok(Ok(_permit)) = tokio::time::timeout(PATIENCE, room.acquire_owned()).await else {
         debug!(vid = %task.tape, stage, "no room here: given back");
         if let Err(error) = deliverer.store().clear_dispatched(&due).await {

@@ -76,25 +76,30 @@ pub struct Concerned {
 /// What a digest has told: tape, and [`Concern::what`].
 pub type NewMark<'c> = (&'c str, &'c str);
 
-/// The rows that need a person. `$1`: codes that are no refusal of the reclaim gate.
+/// The rows that need a person. `$1`: codes that are no refusal of the reclaim gate. Those in error are found by the index of the
+/// modes, the others by that of the outcomes: neither reads all rows.
 pub(super) fn source(table: &str, task: &str) -> String {
-    format!(
-        "(SELECT k.tape, kind, CASE WHEN m.reclaimed IS NOT NULL THEN 'reclaimed' WHEN m.quarantined IS NOT NULL THEN 'quarantined' \
-           WHEN m.repacked IS NOT NULL THEN 'repacked' WHEN m.started IS NOT NULL THEN 'started' ELSE 'entered' END AS state, \
-           code, CASE WHEN stopped OR kind <> 'error' THEN left(k.reason, 400) END AS reason, \
-           CASE kind WHEN 'error' THEN stopped_at WHEN 'stalled' THEN k.progress_at END AS since, \
-           concat_ws(' ', kind, k.stage, code, CASE kind WHEN 'error' THEN extract(epoch FROM stopped_at)::text \
-                     WHEN 'stalled' THEN extract(epoch FROM k.progress_at)::text END) AS what, \
-           k.memory->>'mailed' AS mailed \
-         FROM {table} m JOIN {task} k ON k.tape = m.tape \
-         CROSS JOIN LATERAL (SELECT k.outcome IS NOT DISTINCT FROM 'failed' AS stopped) s \
-         CROSS JOIN LATERAL (SELECT CASE WHEN stopped THEN (k.memory->>'stopped_at')::timestamptz END AS stopped_at, \
-           CASE WHEN m.mode = 'error' THEN 'error' WHEN m.mode <> 'auto' THEN NULL WHEN k.outcome = 'stalled' THEN 'stalled' \
-             WHEN k.stage = 'reclaim' AND k.outcome = 'waiting' AND k.reason_code <> ALL ($1::text[]) THEN 'refused' END AS kind) o \
-         CROSS JOIN LATERAL (SELECT CASE WHEN kind = 'error' AND NOT stopped THEN 'error-set-elsewhere' \
-                                    ELSE coalesce(k.reason_code, '') END AS code) c \
-         WHERE m.finished IS NULL AND kind IS NOT NULL)"
-    )
+    let part = |which: &str| {
+        format!(
+            "SELECT k.tape, kind, CASE WHEN m.reclaimed IS NOT NULL THEN 'reclaimed' WHEN m.quarantined IS NOT NULL THEN 'quarantined' \
+               WHEN m.repacked IS NOT NULL THEN 'repacked' WHEN m.started IS NOT NULL THEN 'started' ELSE 'entered' END AS state, \
+               code, CASE WHEN stopped OR kind <> 'error' THEN left(k.reason, 400) END AS reason, \
+               CASE kind WHEN 'error' THEN stopped_at WHEN 'stalled' THEN k.progress_at END AS since, \
+               concat_ws(' ', kind, k.stage, code, CASE kind WHEN 'error' THEN extract(epoch FROM stopped_at)::text \
+                         WHEN 'stalled' THEN extract(epoch FROM k.progress_at)::text END) AS what, \
+               k.memory->>'mailed' AS mailed \
+             FROM {table} m JOIN {task} k ON k.tape = m.tape \
+             CROSS JOIN LATERAL (SELECT k.outcome IS NOT DISTINCT FROM 'failed' AS stopped) s \
+             CROSS JOIN LATERAL (SELECT CASE WHEN stopped THEN (k.memory->>'stopped_at')::timestamptz END AS stopped_at, \
+               CASE WHEN m.mode = 'error' THEN 'error' WHEN m.mode <> 'auto' THEN NULL WHEN k.outcome = 'stalled' THEN 'stalled' \
+                 WHEN k.stage = 'reclaim' AND k.outcome = 'waiting' AND k.reason_code <> ALL ($1::text[]) THEN 'refused' END AS kind) o \
+             CROSS JOIN LATERAL (SELECT CASE WHEN kind = 'error' AND NOT stopped THEN 'error-set-elsewhere' \
+                                        ELSE coalesce(k.reason_code, '') END AS code) c \
+             WHERE m.finished IS NULL AND kind IS NOT NULL AND {which}"
+        )
+    };
+    let (error, waits) = (part("m.mode = 'error'"), part("m.mode = 'auto' AND k.outcome IN ('waiting', 'stalled')"));
+    format!("({error} UNION ALL {waits})")
 }
 
 pub(super) fn new_ones(source: &str) -> String {

@@ -41,7 +41,7 @@ impl Examination {
 }
 
 /// What a role does with a table or sequence, by the suffix of its name.
-type Needed = [(&'static str, &'static [&'static str]); 9];
+type Needed = [(&'static str, &'static [&'static str]); 11];
 
 /// What producer and worker do.
 const BY_PROGRAMS: Needed = [
@@ -52,6 +52,8 @@ const BY_PROGRAMS: Needed = [
     ("_control", &["SELECT", "UPDATE"]),
     ("_statistic", &["SELECT", "INSERT", "UPDATE"]),
     ("_tick", &["SELECT", "INSERT", "UPDATE"]),
+    ("_edited", &["SELECT", "INSERT", "DELETE"]),
+    ("_compared", &["SELECT", "INSERT", "UPDATE"]),
     ("_generation_seq", &["USAGE"]),
     ("_epoch_seq", &["USAGE"]),
 ];
@@ -65,6 +67,8 @@ const BY_OPERATORS: Needed = [
     ("_control", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("_statistic", &["SELECT"]),
     ("_tick", &["SELECT"]),
+    ("_edited", &["SELECT"]),
+    ("_compared", &["SELECT"]),
     ("_generation_seq", &["USAGE"]),
     ("_epoch_seq", &["USAGE"]),
 ];

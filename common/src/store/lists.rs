@@ -3,7 +3,9 @@
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 use super::{Locked, Store, StoreError, describe};
 use crate::journey::Mode;
@@ -11,12 +13,23 @@ use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Hold, Progress, Task};
 
 /// A task that is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Due {
     /// The tape.
     pub vid: Vid,
     /// Its generation when it was selected.
     pub generation: i64,
+    /// Priority of the row.
+    pub priority: i32,
+    /// When the row was entered, in seconds of the table's zone since 1970.
+    pub entered: f64,
+}
+
+impl Due {
+    /// A task whose place among the others is of no account.
+    pub fn of(vid: Vid, generation: i64) -> Due {
+        Due { vid, generation, priority: 0, entered: 0.0 }
+    }
 }
 
 /// A row that holds a slot.
@@ -174,7 +187,8 @@ fn vids(rows: &[tokio_postgres::Row]) -> (Vec<Vid>, Vec<String>) {
 }
 
 impl Store {
-    /// Unfinished rows without a task row, or written by somebody else since we looked: VIDs, and names that are none.
+    /// Unfinished rows without a task row, or written by somebody else since we looked: VIDs, and names that are none. Compares all
+    /// rows; see [`Store::edits`].
     ///
     /// # Errors
     /// What the database says.
@@ -183,7 +197,7 @@ impl Store {
     }
 
     /// What is due at a stage, best first: rows that need a slot they do not hold (`needs_slot`), or the others.
-    /// `again_secs`: published longer ago counts as lost; 0: whatever was published.
+    /// `again_secs`: published longer ago counts as lost; 0: whatever was published. `after`: only what comes behind this one.
     ///
     /// # Errors
     /// What the database says.
@@ -192,15 +206,25 @@ impl Store {
         stage: &str,
         again_secs: f64,
         needs_slot: bool,
+        after: Option<&Due>,
         limit: i64,
     ) -> Result<Vec<Due>, StoreError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(&self.statements.due).await?;
-        let rows = client.query(&statement, &[&stage, &again_secs, &needs_slot, &limit]).await?;
-        Ok(rows
-            .iter()
-            .filter_map(|row| Some(Due { vid: row.get::<_, String>(0).parse().ok()?, generation: row.get(1) }))
-            .collect())
+        let (priority, entered) = (after.map(|due| due.priority), after.map(|due| due.entered));
+        let name = after.map(|due| due.vid.as_str());
+        let values: [&(dyn ToSql + Sync); 7] = [&stage, &again_secs, &needs_slot, &limit, &priority, &entered, &name];
+        let rows = client.query(&statement, &values).await?;
+        let read = |row: &Row| {
+            let vid = row.get::<_, String>("tape").parse().ok()?;
+            Some(Due {
+                vid,
+                generation: row.get("generation"),
+                priority: row.get("priority"),
+                entered: row.get("entered"),
+            })
+        };
+        Ok(rows.iter().filter_map(read).collect())
     }
 
     /// Slots taken, and rows that were published for a slot less than `again_secs` ago.
@@ -218,7 +242,9 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn mark_dispatched(&self, due: Vec<Due>) -> Result<Vec<Due>, StoreError> {
-        let marked = self.client().await?.query(&self.statements.mark, &[&names(&due), &generations(&due)]).await?;
+        let client = self.client().await?;
+        let mark = client.prepare_cached(&self.statements.mark).await?;
+        let marked = client.query(&mark, &[&names(&due), &generations(&due)]).await?;
         let marked: std::collections::HashSet<String> = marked.iter().map(|row| row.get(0)).collect();
         Ok(due.into_iter().filter(|task| marked.contains(task.vid.as_str())).collect())
     }

@@ -11,9 +11,10 @@ struct Step {
     sql: &'static str,
 }
 
-const STEPS: [Step; 2] = [
+const STEPS: [Step; 3] = [
     Step { number: 1, name: "tables", sql: include_str!("../../../migrations/0001_tables.sql") },
     Step { number: 2, name: "looking", sql: include_str!("../../../migrations/0002_looking.sql") },
+    Step { number: 3, name: "edits", sql: include_str!("../../../migrations/0003_edits.sql") },
 ];
 
 /// What a migration did.
@@ -31,7 +32,7 @@ fn text(step: &Step, table: &TableName) -> String {
     let schema_dot = table.schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
     let sql = step.sql.replace("{table}", &table.to_string()).replace("{index}", &table.name);
     let sql = sql.replace("{schema_dot}", &schema_dot);
-    ["generation_seq", "epoch_seq", "task", "event", "history", "control", "statistic", "tick"]
+    ["generation_seq", "epoch_seq", "task", "event", "history", "control", "statistic", "tick", "edited", "compared"]
         .iter()
         .fold(sql, |sql, name| sql.replace(&format!("{{{name}}}"), &table.with_suffix(&format!("_{name}"))))
 }
@@ -82,6 +83,8 @@ async fn in_one_transaction(
     tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", &[&table.to_string()])
         .await
         .map_err(super::describe)?;
+    // Where somebody works on the tables for long, everybody else would wait behind us.
+    tx.batch_execute("SET LOCAL lock_timeout TO '10s'").await.map_err(super::describe)?;
     let there =
         tx.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.to_string()]).await.map_err(super::describe)?;
     let adopted: bool = there.get(0);

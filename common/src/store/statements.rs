@@ -1,6 +1,7 @@
 //! The text of the statements for the configured table.
 
 use super::concerns::{self, MAIL};
+use super::edits::Edits;
 use crate::journey::State;
 use crate::settings::TableName;
 
@@ -53,6 +54,11 @@ pub(super) struct Statements {
     pub add_event: String,
     pub add_statistic: String,
     pub changed: String,
+    pub watch: String,
+    pub compare: String,
+    pub edits: String,
+    pub followed: String,
+    pub ask_to_compare: String,
     pub due: String,
     pub slots: String,
     pub mark: String,
@@ -94,6 +100,7 @@ impl Statements {
         let [task_table, event, history, control, statistic, tick, generation_seq, epoch_seq] =
             ["_task", "_event", "_history", "_control", "_statistic", "_tick", "_generation_seq", "_epoch_seq"]
                 .map(|suffix| name.with_suffix(suffix));
+        let edits = Edits::new(name);
         let row = columns("m");
         // Owed to a slot: a start, or a retry, of a row that holds none.
         let needs = "((k.wanted IS NULL AND k.stage = 'start') OR k.wanted IS NOT DISTINCT FROM 'retry') AND k.slot_since IS NULL";
@@ -127,7 +134,7 @@ impl Statements {
             ),
             clock: format!(
                 "SELECT clock_timestamp() AS now, nextval('{generation_seq}') AS generation, nextval('{epoch_seq}') AS epoch, \
-                 random() AS jitter, \
+                 random() AS jitter, set_config('cta_repack.followed', 'on', true) AS followed, \
                  extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
                  (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) AS other_slots"
             ),
@@ -158,16 +165,19 @@ impl Statements {
                  SELECT m.tape, m.entered, $2, jsonb_build_object('tape', m.tape, 'entered', m.entered, 'round', $2::int4, \
                  'repack', $3::jsonb, 'row', to_jsonb(m)) FROM {t} m WHERE m.tape = $1"
             ),
-            changed: format!(
-                "SELECT m.tape::text FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape WHERE m.finished IS NULL \
-                 AND (k.tape IS NULL OR k.seen_xmin IS DISTINCT FROM m.xmin::text::int8) \
-                 UNION ALL SELECT k.tape FROM {task_table} k LEFT JOIN {t} m ON m.tape = k.tape \
-                 WHERE k.stage IS NOT NULL AND (m.tape IS NULL OR m.finished IS NOT NULL)"
-            ),
+            changed: edits.changed,
+            watch: edits.watch,
+            compare: edits.compare,
+            edits: edits.page,
+            followed: edits.followed,
+            ask_to_compare: edits.ask,
+            // The time of the statement, not the one that runs on while it is carried out: only such a time is looked up in an
+            // index. The index knows no infinity.
             due: format!(
-                "SELECT k.tape, k.generation FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
-                 WHERE k.stage = $1 AND m.mode = 'auto' AND m.finished IS NULL \
-                 AND (k.next_attempt_at IS NULL OR k.next_attempt_at <= clock_timestamp()) \
+                "SELECT k.tape, k.generation, m.priority::int4 AS priority, extract(epoch FROM m.entered)::float8 AS entered \
+                 FROM {task_table} k JOIN {t} m ON m.tape = k.tape \
+                 WHERE k.stage = $1 AND m.mode = 'auto' AND m.finished IS NULL AND k.next_attempt_at IS DISTINCT FROM 'infinity' \
+                 AND (k.next_attempt_at IS NULL OR k.next_attempt_at <= statement_timestamp()) \
                  AND (k.owner IS NULL OR k.lease_until <= clock_timestamp()) \
                  AND (k.owner IS NOT NULL OR k.dispatched_at IS NULL \
                       OR k.dispatched_at <= clock_timestamp() - make_interval(secs => $2)) \
@@ -175,11 +185,13 @@ impl Statements {
                  AND NOT EXISTS (SELECT 1 FROM {control} c WHERE c.kind = 'pause' AND c.name = k.stage \
                                  AND (c.until IS NULL OR c.until > clock_timestamp())) \
                  AND k.seen_xmin IS NOT DISTINCT FROM m.xmin::text::int8 \
+                 AND ($7::text IS NULL OR (-m.priority::int4, extract(epoch FROM m.entered)::float8, m.tape::text) > (-$5::int4, $6::float8, $7::text)) \
                  ORDER BY m.priority DESC, m.entered, m.tape LIMIT $4"
             ),
             slots: format!(
                 "SELECT (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL) AS taken, \
-                 (SELECT count(*) FROM {task_table} k WHERE {needs} AND k.dispatched_at > clock_timestamp() - make_interval(secs => $1)) AS asked"
+                 (SELECT count(*) FROM {task_table} k WHERE {needs} AND k.dispatched_at IS NOT NULL \
+                 AND k.dispatched_at > statement_timestamp() - make_interval(secs => $1)) AS asked"
             ),
             mark: format!(
                 "UPDATE {task_table} k SET dispatched_at = clock_timestamp() \

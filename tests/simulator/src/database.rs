@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use common::journey::{Mode, Stamps, State};
 use common::settings::Settings;
 use common::stages;
-use common::store::{Due, HoldChange, Holding, Locked, NewTape, Overview, StoreError};
+use common::store::{Due, Edit, Edited, HoldChange, Holding, Locked, NewTape, Overview, StoreError};
 use common::tape::{Tape, Vid};
 use common::task::{Control, Ground, Hold, Next, Outcome, RowChange, Task, Wanted, later};
 use producer::edge::Table;
@@ -363,16 +363,22 @@ fn needs_slot(task: &Task) -> bool {
     takes && task.slot_since.is_none()
 }
 
+fn due_of(row: &Tape, task: &Task) -> Due {
+    // A row has few seconds since 1970 for an f64.
+    let entered = row.stamps.begun().signed_duration_since(DateTime::UNIX_EPOCH).as_seconds_f64();
+    Due { vid: task.vid.clone(), generation: task.generation, priority: row.priority.into(), entered }
+}
+
 fn ago(now: DateTime<Utc>, secs: f64) -> DateTime<Utc> {
     now - chrono::TimeDelta::from_std(Duration::from_secs_f64(secs)).unwrap_or_default()
 }
 
 impl Table for Base {
-    async fn changed(&self) -> Result<(Vec<Vid>, Vec<String>), StoreError> {
+    async fn edits(&self, _after: i64) -> Result<Edited, StoreError> {
         self.hands.borrow_mut().held.clear();
         self.asked(|world| {
             if world.has(Mutation::EditsNotFollowed) {
-                return (Vec::new(), Vec::new());
+                return Edited::default();
             }
             let tables = &world.tables;
             let mut vids: Vec<Vid> = tables
@@ -393,9 +399,13 @@ impl Table for Base {
                     .filter(|task| task.stage.is_some() && over(&task.vid))
                     .map(|task| task.vid.clone()),
             );
-            (vids, Vec::new())
+            Edited { edits: vids.iter().map(Edit::seen).collect(), after: None }
         })
         .await
+    }
+
+    async fn followed(&self, _lines: &[i64]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn closable(&self) -> Result<Vec<Vid>, StoreError> {
@@ -491,13 +501,21 @@ impl Table for Base {
         .await
     }
 
-    async fn due(&self, stage: &str, again_secs: f64, needs: bool, limit: i64) -> Result<Vec<Due>, StoreError> {
+    async fn due(
+        &self,
+        stage: &str,
+        again_secs: f64,
+        needs: bool,
+        after: Option<&Due>,
+        limit: i64,
+    ) -> Result<Vec<Due>, StoreError> {
         self.asked(|world| {
             let now = world.time();
             let old = ago(now, again_secs);
             let never_again = world.has(Mutation::NeverAgain);
             let tables = &world.tables;
-            let mut due: Vec<(&Tape, &Task)> = tables
+            let rank = |due: &Due| (std::cmp::Reverse(due.priority), due.entered, due.vid.clone());
+            let mut due: Vec<Due> = tables
                 .tasks
                 .values()
                 .filter_map(|task| Some((tables.rows.get(&task.vid)?, task)))
@@ -518,10 +536,12 @@ impl Table for Base {
                         && needs_slot(task) == needs
                         && task.seen.as_ref().is_some_and(|seen| seen.xmin == row.xmin)
                 })
+                .map(|(row, task)| due_of(row, task))
+                .filter(|due| after.is_none_or(|after| rank(due) > rank(after)))
                 .collect();
-            due.sort_by_key(|(row, _)| (std::cmp::Reverse(row.priority), row.stamps.begun(), row.vid.clone()));
+            due.sort_by(|one, other| rank(one).partial_cmp(&rank(other)).unwrap_or(std::cmp::Ordering::Equal));
             due.truncate(usize::try_from(limit).unwrap_or(0));
-            due.into_iter().map(|(_, task)| Due { vid: task.vid.clone(), generation: task.generation }).collect()
+            due
         })
         .await
     }

@@ -129,7 +129,7 @@ async fn take_tasks(sim: Sim, host: usize, name: String, stopping: watch::Receiv
         // No room on this host: given back.
         let full = sim.borrow_mut().fault(60);
         if full {
-            let cleared = base.clear_dispatched(&[Due { vid: vid.clone(), generation }]).await;
+            let cleared = base.clear_dispatched(&[Due::of(vid.clone(), generation)]).await;
             match cleared {
                 Ok(()) => answer(&sim, &base, &letter, me),
                 Err(_) => reconnect(&sim, host).await,
@@ -316,6 +316,8 @@ async fn ticks(sim: Sim, host: usize, name: String, inline: bool) {
         host: name.clone(),
         program: name,
         lost_letter: LOST_LETTER,
+        // Small, so that several are needed.
+        page: 2,
         stop,
         publisher: Mutex::new(None),
     };
