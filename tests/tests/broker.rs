@@ -9,9 +9,9 @@ use common::broker::{BrokerError, Consumer, Delivery, Link, PublishError, Publis
 use common::settings::{self, Secret};
 use journeys::proxy::Proxy;
 use journeys::services::{Services, TestVhost};
-use lapin::options::{BasicGetOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 const APP: &str = "journeys";
 const STAGES: [&str; 5] = ["start", "end", "quarantine", "reclaim", "finish"];
@@ -395,6 +395,25 @@ async fn a_body_that_names_no_tape_is_parked_with_its_reason() {
     let headers = parked.delivery.properties.headers().as_ref().unwrap().inner();
     assert_eq!(headers.get("from"), Some(&AMQPValue::LongString("test.v1.stage.start".into())));
     assert_eq!(headers.get("why"), Some(&AMQPValue::LongString("not a task:\\nwhy".into())));
+}
+
+/// With small frames the broker would close our connection instead of sending the header that a stranger wrote, again and again.
+#[tokio::test]
+async fn a_message_of_many_frames_with_a_header_larger_than_a_frame_arrives_whole() {
+    let (vhost, topology) = declared().await;
+    let (_connection, channel) = foreign(&vhost).await;
+    let body: Vec<u8> = (0..1_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let mut headers = FieldTable::default();
+    headers.insert("note".into(), AMQPValue::LongString("x".repeat(100_000).into()));
+    let properties = BasicProperties::default().with_headers(headers);
+    let queue = topology.stage_queue("start");
+    let options = BasicPublishOptions::default();
+    channel.basic_publish("".into(), queue.into(), options, &body, properties).await.unwrap().await.unwrap();
+    let delivery = delivered(&mut consumer(&vhost, 5).await).await;
+    assert!(delivery.body == body, "{} bytes", delivery.body.len());
+    publisher(&vhost).await.park(&body, "test.v1.stage.start", "not a task").await.unwrap();
+    let parked = channel.basic_get(topology.parked_queue().into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    assert!(parked.delivery.data == body, "{} bytes", parked.delivery.data.len());
 }
 
 #[tokio::test]

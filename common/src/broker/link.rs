@@ -280,6 +280,8 @@ fn uri(broker: &settings::Broker) -> Result<AMQPUri, BrokerError> {
         }
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    // The size of frames stays as the broker proposes it, although the client library keeps 64 of them in memory: the broker
+    // closes a connection that it would have to send a larger header, and whoever publishes decides how large that is.
     Ok(uri)
 }
 
