@@ -101,7 +101,7 @@ pub(crate) fn describe(error: tokio_postgres::Error) -> anyhow::Error {
     }
 }
 
-/// A connection that has rested for so long is asked whether it still lives before it is used: a firewall may have forgotten
+/// A connection that was handed out so long ago is asked whether it still lives before it is used: a firewall may have forgotten
 /// it, the server may have failed over. In a busy program the next statement says so just as soon.
 const RESTED: Duration = Duration::from_secs(1);
 
@@ -448,28 +448,30 @@ impl Store {
         let name = vid.as_str();
         let of_tape: [&(dyn ToSql + Sync); 1] = [&name];
         let tx = Transaction::new(&client);
-        let lock_gate = async {
+        let (mut row, mut task, mut controls, mut clock_row) = (None, None, Vec::new(), None);
+        let gate_locked = async {
             match &lock_gate {
                 Some(lock_gate) => client.query(lock_gate, &[]).await.map(drop),
                 None => Ok(()),
             }
         };
         // In this order on the wire: gate, main row, task row, then what must be read under all locks.
-        let ((), (), row, task, control, clock) = tokio::try_join!(
-            biased;
-            tx.begin(),
-            lock_gate,
-            client.query_opt(&lock_row, &of_tape),
-            client.query_opt(&lock_task, &of_tape),
-            client.query(&control, &of_tape),
-            client.query_one(&clock, &of_tape),
-        )?;
-        let clock = Clock::read(&clock)?;
+        in_order::<tokio_postgres::Error>(vec![
+            tx.begin().boxed(),
+            gate_locked.boxed(),
+            async { client.query_opt(&lock_row, &of_tape).await.map(|found| row = found) }.boxed(),
+            async { client.query_opt(&lock_task, &of_tape).await.map(|found| task = found) }.boxed(),
+            async { client.query(&control, &of_tape).await.map(|found| controls = found) }.boxed(),
+            async { client.query_one(&clock, &of_tape).await.map(|found| clock_row = Some(found)) }.boxed(),
+        ])
+        .await?;
+        let clock_row = clock_row.expect("all were answered");
+        let clock = Clock::read(&clock_row)?;
         let tolerance = clock.tolerance;
         let rows = (row.as_ref().map(|row| read_row(row, tolerance)), task.as_ref().map(read_task).transpose()?);
         let other_slots = gate.then_some(clock.other_slots);
         let mut locked =
-            Locked::with(vid, rows, read_control(&control), other_slots, &self.settings, clock, &self.actor);
+            Locked::with(vid, rows, read_control(&controls), other_slots, &self.settings, clock, &self.actor);
         let before = locked.task.clone();
         let result = law(&mut locked);
         #[cfg(feature = "failpoints")]

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use deadpool_postgres::Client;
 use futures_util::FutureExt as _;
@@ -50,21 +50,38 @@ impl Drop for Transaction<'_> {
 }
 
 /// Polls all steps in order until all are done or one has failed. A step behind one that fails at once is never polled.
+///
+/// The failure that is told is that of the first step, in their order, that failed: those behind it only say that the
+/// transaction is aborted.
 pub(super) async fn in_order<E>(steps: Vec<BoxFuture<'_, Result<(), E>>>) -> Result<(), E> {
     let mut steps: Vec<_> = steps.into_iter().map(Some).collect();
     poll_fn(move |context| {
-        let mut waits = false;
-        for step in &mut steps {
-            match step.as_mut().map(|step| step.poll_unpin(context)) {
-                None => {}
-                Some(Poll::Ready(Ok(()))) => *step = None,
-                Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
-                Some(Poll::Pending) => waits = true,
-            }
+        let polled = pass(&mut steps, context);
+        let Poll::Ready(Err((failed, error))) = polled else { return polled.map_err(|(_, error)| error) };
+        // Answers come in order, but while this pass was under way: one before it may have its own by now.
+        match pass(&mut steps[..failed], context) {
+            Poll::Ready(Err((_, first))) => Poll::Ready(Err(first)),
+            _ => Poll::Ready(Err(error)),
         }
-        if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
     })
     .await
+}
+
+/// Polls each step once, up to one that fails.
+fn pass<E>(
+    steps: &mut [Option<BoxFuture<'_, Result<(), E>>>],
+    context: &mut Context<'_>,
+) -> Poll<Result<(), (usize, E)>> {
+    let mut waits = false;
+    for (number, step) in steps.iter_mut().enumerate() {
+        match step.as_mut().map(|step| step.poll_unpin(context)) {
+            None => {}
+            Some(Poll::Ready(Ok(()))) => *step = None,
+            Some(Poll::Ready(Err(error))) => return Poll::Ready(Err((number, error))),
+            Some(Poll::Pending) => waits = true,
+        }
+    }
+    if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
 }
 
 #[cfg(test)]
@@ -112,7 +129,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_failure_that_came_first_in_order_is_told() {
+    async fn the_failure_that_came_first_in_order_is_told_though_its_answer_came_while_others_were_asked() {
+        let said = Mutex::default();
+        // The first has its answer at the second poll, when the second failed at its first.
+        let steps = vec![step(0, 2, Err(0), &said), step(1, 1, Err(1), &said), step(2, 1, Ok(()), &said)];
+        assert_eq!(in_order(steps).await, Err(0));
+        assert_eq!(*said.lock().unwrap(), [0, 1]);
         let said = Mutex::default();
         let steps = vec![step(0, 3, Err(0), &said), step(1, 3, Err(1), &said), step(2, 4, Ok(()), &said)];
         assert_eq!(in_order(steps).await, Err(0));
