@@ -14,6 +14,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -108,10 +109,12 @@ fn variable(name: &str) -> String {
     }
 }
 
-/// Unique on this server: other runs have other process ids, other tests of this process another number.
+/// Unique on this server: other tests of this process have another number, other processes another id, or, as ids come round again
+/// (thousands of commands run in a test), another time of birth.
 fn unique_name() -> String {
     static SERIAL: AtomicU32 = AtomicU32::new(0);
-    format!("test_{}_{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
+    static BORN: LazyLock<u64> = LazyLock::new(cta_sim::store::now_us);
+    format!("test_{}_{}_{}", std::process::id(), *BORN, SERIAL.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Url {

@@ -70,6 +70,7 @@ async fn main() -> Result<(), Failure> {
         task.await??;
     }
     println!("{}", begun.elapsed().as_secs_f64());
-    connection.close(200, "done".into()).await?;
+    // Whatever it says of channels that are closing themselves: everything was confirmed.
+    let _ = connection.close(200, "done".into()).await;
     Ok(())
 }
