@@ -48,6 +48,16 @@ pub fn committed(
     {
         tape.adopted = true;
     }
+    // Somebody's request that came after the look and before the intent cannot be told from ours either, if the answer
+    // to our own is lost.
+    let asks = after.memory.asked && before.is_none_or(|before| !before.memory.asked);
+    let since = base.hands.borrow().claimed.get(vid).map(|(_, at)| *at);
+    if asks
+        && let (Some(since), Some(tape)) = (since, world.cta.tapes.get_mut(vid))
+        && tape.touched_at >= since
+    {
+        tape.adopted |= tape.request.as_ref().is_some_and(|request| !request.ours);
+    }
     change.describe(world);
     change.task_row(world);
     change.lease(world);
