@@ -70,10 +70,10 @@ BEGIN
             ('{task}', 'truncate', 'TRUNCATE', '', '')
         ) AS x (on_table, word, event, rows, condition)
     LOOP
-        IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(made.on_table) AND tgname = 'cta_repack_' || made.word) THEN
-            EXECUTE format('CREATE TRIGGER cta_repack_%s AFTER %s ON %s %s FOR EACH STATEMENT %s EXECUTE FUNCTION {edited}()',
-                           made.word, made.event, made.on_table, made.rows, made.condition);
-        END IF;
+        -- Anew, for one that is there may call a function that is elsewhere.
+        EXECUTE format('DROP TRIGGER IF EXISTS cta_repack_%s ON %s', made.word, made.on_table);
+        EXECUTE format('CREATE TRIGGER cta_repack_%s AFTER %s ON %s %s FOR EACH STATEMENT %s EXECUTE FUNCTION {edited}()',
+                       made.word, made.event, made.on_table, made.rows, made.condition);
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER cta_repack_%s', made.on_table, made.word);
     END LOOP;
 END $do$;

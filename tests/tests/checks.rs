@@ -268,6 +268,7 @@ async fn the_database_is_checked() {
         "database-writable",
         "tables",
         "table-definition",
+        "edits-noted",
         "database-rights",
         "advisory-locks",
         "time-zone",
@@ -303,7 +304,7 @@ async fn the_database_is_checked() {
                 name: "another table",
                 settings: |settings, _| settings.database.table.name = "other".into(),
                 fails: &["tables other"],
-                unknown: &["table-definition", "database-rights"],
+                unknown: &["table-definition", "edits-noted", "database-rights"],
                 mend: "cta-ops-repack-manager migrate",
                 ..NOTHING
             },
@@ -335,6 +336,7 @@ async fn the_database_is_checked() {
         name: "one of our tables is gone",
         fails: &["tables"],
         found: "repack_status_event",
+        unknown: &["edits-noted"],
         mend: "cta-ops-repack-manager migrate",
         ..NOTHING
     };
@@ -344,6 +346,25 @@ async fn the_database_is_checked() {
     site.sql("DELETE FROM repack_status_migration").await;
     manager(&site, &["migrate"]).ended(0);
     judge(&NOTHING, &manager(&site, &["check-env", "-j"]));
+    // Gone, and calling a function that is in another schema.
+    for change in [
+        "DROP FUNCTION repack_status_edited() CASCADE",
+        "CREATE SCHEMA elsewhere; ALTER FUNCTION repack_status_edited() SET SCHEMA elsewhere; \
+         CREATE OR REPLACE FUNCTION elsewhere.repack_status_edited() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    ] {
+        site.sql(change).await;
+        let wrong = Wrong {
+            name: "triggers",
+            warns: &["edits-noted"],
+            found: "compares all rows",
+            mend: "DELETE FROM repack_status_migration WHERE number = 3",
+            ..NOTHING
+        };
+        judge(&wrong, &manager(&site, &["check-env", "-j"]));
+        site.sql("DELETE FROM repack_status_migration WHERE number = 3").await;
+        manager(&site, &["migrate"]).ended(0);
+        judge(&NOTHING, &manager(&site, &["check-env", "-j"]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

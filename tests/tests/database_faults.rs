@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::journey::{Mode, State};
 use common::settings::Settings;
 use common::stages::STAGES;
+use common::store::Store;
 use cta_sim::World;
 use journeys::chance::{Chance, everything};
 use journeys::checker::all_finished;
@@ -188,6 +189,26 @@ async fn with_broker(tapes: u64) -> (journeys::services::TestVhost, Site, Vec<St
     let vhost = Services::get().fresh_vhost();
     site.settings.broker = Some(vhost.broker());
     (vhost, site, vids)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_forgotten_while_it_rested_holds_nobody_up() {
+    let mut site = Site::new(World::new()).await;
+    let server = format!("{}:{}", site.settings.database.host, site.settings.database.port);
+    let proxy = Proxy::to(&server).await;
+    let (host, port) = proxy.address().split_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap();
+    site.settings.database.host = host;
+    site.settings.database.port = port.parse().unwrap();
+    let store = Store::sized(Arc::new(site.settings.clone()), "rests", 1).unwrap();
+    store.ready().await.unwrap();
+    let line = "SELECT client_port::int8 FROM pg_stat_activity WHERE application_name = 'rests'";
+    // As a firewall that has forgotten the connection: nothing ends it, and nothing comes back.
+    proxy.freeze_answers_of(site.number(line).await.try_into().unwrap());
+    // It is this rest that the test is about.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // What the connection itself would notice, by its limits on the network, takes a minute.
+    let again = tokio::time::timeout(Duration::from_secs(30), store.ready()).await;
+    again.expect("another connection is made").unwrap();
 }
 
 /// Ends every session of our programs in this database; those of the test itself live on.

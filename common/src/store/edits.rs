@@ -28,6 +28,27 @@ pub(super) struct Edits {
     pub ask: String,
 }
 
+/// Which triggers are in force, as a subquery: a text that changes with them, or null if not all of them are.
+///
+/// Every change of a trigger gives its catalogue row another xmin: one that was off for a moment shows. A table that was
+/// rewritten has another file, and its rows another xmin. A function that writes elsewhere, or may not write, notes nothing.
+fn triggers(name: &TableName) -> String {
+    let [task, edited] = ["_task", "_edited"].map(|suffix| name.with_suffix(suffix));
+    format!(
+        "(SELECT string_agg(concat_ws(' ', g.tgrelid, pg_relation_filenode(g.tgrelid), g.tgname, g.xmin), ', ' ORDER BY g.tgrelid, g.tgname) \
+         FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
+         JOIN pg_class c ON c.oid = to_regclass('{edited}') JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE g.tgrelid IN (to_regclass('{name}'), to_regclass('{task}')) AND g.tgname LIKE 'cta\\_repack\\_%' \
+         AND g.tgenabled IN ('A', 'O') AND position(format('INSERT INTO %I.%I (tape)', n.nspname, c.relname) IN p.prosrc) > 0 \
+         AND has_table_privilege(p.proowner, c.oid, 'INSERT') HAVING count(*) = 6)"
+    )
+}
+
+/// Whether the triggers are all in force, for a check of the site.
+pub(super) fn in_force(name: &TableName) -> String {
+    format!("SELECT {} IS NOT NULL", triggers(name))
+}
+
 impl Edits {
     pub(super) fn new(name: &TableName) -> Edits {
         let t = name.to_string();
@@ -38,17 +59,7 @@ impl Edits {
              UNION ALL SELECT k.tape FROM {task} k LEFT JOIN {t} m ON m.tape = k.tape \
              WHERE k.stage IS NOT NULL AND (m.tape IS NULL OR m.finished IS NOT NULL)"
         );
-        // Every change of a trigger gives its catalogue row another xmin: one that was off for a moment shows. A table that was
-        // rewritten has another file, and its rows another xmin. A function that writes elsewhere, or may not write, notes
-        // nothing. None: not all of them are in force.
-        let triggers = format!(
-            "(SELECT string_agg(concat_ws(' ', g.tgrelid, pg_relation_filenode(g.tgrelid), g.tgname, g.xmin), ', ' ORDER BY g.tgrelid, g.tgname) \
-             FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
-             JOIN pg_class c ON c.oid = '{edited}'::regclass JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE g.tgrelid IN ('{t}'::regclass, '{task}'::regclass) AND g.tgname LIKE 'cta\\_repack\\_%' AND g.tgenabled IN ('A', 'O') \
-             AND position(format('INSERT INTO %I.%I (tape)', n.nspname, c.relname) IN p.prosrc) > 0 \
-             AND has_table_privilege(p.proowner, c.oid, 'INSERT') HAVING count(*) = 6)"
-        );
+        let triggers = triggers(name);
         Edits {
             watch: format!(
                 "SELECT coalesce({triggers} = c.triggers, false) AND c.at <= clock_timestamp() \

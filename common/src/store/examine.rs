@@ -25,6 +25,9 @@ pub struct Examination {
     pub advisory_lock: Result<(), String>,
     /// The newest migration applied; none: never migrated.
     pub migration: Result<Option<i32>, String>,
+    /// Whether the triggers that note which rows others wrote are in force. Without them nothing is lost, and every tick
+    /// compares all rows.
+    pub edits_noted: Result<bool, String>,
     /// Our tables and sequences that are not there; the main table first.
     pub missing: Vec<String>,
     /// Columns of the main table: name, and type without length.
@@ -117,6 +120,11 @@ async fn ask(client: &Client, settings: &Settings) -> Result<Examination, tokio_
                 .await,
         ),
         migration: migration(client, table).await,
+        edits_noted: client
+            .query_one(&super::edits::in_force(table), &[])
+            .await
+            .map(|row| row.get(0))
+            .map_err(|error| super::describe(error).to_string()),
         columns: columns(client, table).await?,
         missing,
         lacking,

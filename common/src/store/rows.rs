@@ -113,57 +113,60 @@ pub(super) fn read_task(row: &Row) -> anyhow::Result<Task> {
 pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
     struct Columns<'a>(&'a Row, usize);
     impl<'a> Columns<'a> {
-        fn next<T: FromSql<'a>>(&mut self) -> anyhow::Result<T> {
+        fn next<T: FromSql<'a>>(&mut self, name: &str) -> anyhow::Result<T> {
             let index = self.1;
             self.1 += 1;
-            self.0.try_get(index).with_context(|| format!("column {index} of the task table's"))
+            // Two columns of one type could change places unseen.
+            debug_assert_eq!(self.0.columns()[index].name().trim_start_matches("k_"), name);
+            self.0.try_get(index).with_context(|| format!("column {name} of the task table"))
         }
     }
     let mut columns = Columns(row, first);
-    let vid: &str = columns.next()?;
+    let vid: &str = columns.next("tape")?;
     Ok(Task {
         vid: vid.parse::<Vid>()?,
-        stage: columns.next()?,
-        generation: columns.next()?,
-        epoch: columns.next()?,
-        dispatched_at: columns.next()?,
-        owner: columns.next()?,
-        lease_until: columns.next()?,
-        intent: json(columns.next()?, "intent")?,
-        attempts: columns.next()?,
-        crashes: columns.next()?,
-        next: match columns.next::<Option<Timestamp<DateTime<Utc>>>>()? {
+        stage: columns.next("stage")?,
+        generation: columns.next("generation")?,
+        epoch: columns.next("epoch")?,
+        dispatched_at: columns.next("dispatched_at")?,
+        owner: columns.next("owner")?,
+        lease_until: columns.next("lease_until")?,
+        intent: json(columns.next("intent")?, "intent")?,
+        attempts: columns.next("attempts")?,
+        crashes: columns.next("crashes")?,
+        next: match columns.next::<Option<Timestamp<DateTime<Utc>>>>("next_attempt_at")? {
             None => Next::Now,
             Some(Timestamp::Value(at)) => Next::At(at),
             Some(Timestamp::PosInfinity) => Next::Never,
             Some(Timestamp::NegInfinity) => Next::Now,
         },
-        settle_until: columns.next()?,
-        slot_since: columns.next()?,
-        wanted: match columns.next::<Option<&str>>()? {
+        settle_until: columns.next("settle_until")?,
+        slot_since: columns.next("slot_since")?,
+        wanted: match columns.next::<Option<&str>>("wanted")? {
             None => None,
             Some(name) => {
                 Some(Wanted::named(name).with_context(|| format!("unknown wish '{name}' in the task table"))?)
             }
         },
-        round: columns.next()?,
-        progress: json(columns.next()?, "progress")?,
-        progress_at: columns.next()?,
-        outcome: match columns.next::<Option<&str>>()? {
+        round: columns.next("round")?,
+        progress: json(columns.next("progress")?, "progress")?,
+        progress_at: columns.next("progress_at")?,
+        outcome: match columns.next::<Option<&str>>("outcome")? {
             None => None,
             Some(name) => {
                 Some(Outcome::named(name).with_context(|| format!("unknown outcome '{name}' in the task table"))?)
             }
         },
         reason: {
-            let (code, text): (Option<String>, Option<String>) = (columns.next()?, columns.next()?);
+            let (code, text): (Option<String>, Option<String>) =
+                (columns.next("reason_code")?, columns.next("reason")?);
             code.map(|code| Kept { code, text: text.unwrap_or_default() })
         },
-        memory: json(columns.next()?, "memory")?.unwrap_or_default(),
+        memory: json(columns.next("memory")?, "memory")?.unwrap_or_default(),
         seen: {
             // The xmin beside it is for queries.
             columns.1 += 1;
-            json(columns.next()?, "seen")?
+            json(columns.next("seen")?, "seen")?
         },
     })
 }

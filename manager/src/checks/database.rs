@@ -35,11 +35,12 @@ const STAMP: &[&str] = &["timestamp without time zone"];
 const NUMBER: &[&str] = &["bigint", "integer", "smallint"];
 
 /// What depends on a connection.
-const DEPENDENT: [&str; 8] = [
+const DEPENDENT: [&str; 9] = [
     "database-version",
     "database-writable",
     "tables",
     "table-definition",
+    "edits-noted",
     "database-rights",
     "advisory-locks",
     "time-zone",
@@ -75,6 +76,7 @@ fn judge(settings: &Settings, place: &str, examined: Result<Examination, String>
         writable(&seen),
         tables(settings, &seen),
         definition(settings, &seen),
+        edits(settings, &seen),
         rights(role, &seen),
         advisory(&seen),
         zone(settings, &seen),
@@ -144,6 +146,23 @@ fn tables(settings: &Settings, seen: &Examination) -> Check {
             format!("are there, but at which version cannot be read: {why}"),
             format!("psql -c 'GRANT SELECT ON {table}_migration TO {}'", settings.database.username),
         ),
+    }
+}
+
+fn edits(settings: &Settings, seen: &Examination) -> Check {
+    if !seen.missing.is_empty() {
+        return Check::not_asked("edits-noted", "", "tables are missing, see there");
+    }
+    let table = plain(&settings.database.table.to_string());
+    match &seen.edits_noted {
+        Ok(true) => Check::ok("edits-noted", "", "rows that others write are noted by triggers"),
+        Ok(false) => Check::warning(
+            "edits-noted",
+            "",
+            "the triggers that note which rows others write are not all in force: every tick compares all rows, seconds for a million",
+            format!("psql -c 'DELETE FROM {table}_migration WHERE number = 3', then {MIGRATE}"),
+        ),
+        Err(why) => Check::not_asked("edits-noted", "", why.clone()),
     }
 }
 
@@ -267,6 +286,7 @@ mod tests {
             time_zone: Ok(()),
             advisory_lock: Ok(()),
             migration: Ok(Some(Examination::newest_migration())),
+            edits_noted: Ok(true),
             missing: Vec::new(),
             columns: COLUMNS.iter().map(|(name, kinds)| ((*name).to_owned(), kinds[0].to_owned())).collect(),
             lacking: Vec::new(),
@@ -300,6 +320,7 @@ mod tests {
         only(Examination { migration: newer, ..good() }, "tables", Verdict::Fails, "newer release");
         only(Examination { migration: Ok(Some(0)), ..good() }, "tables", Verdict::Fails, "migrate");
         only(Examination { migration: Err("no".into()), ..good() }, "tables", Verdict::Warning, "GRANT SELECT");
+        only(Examination { edits_noted: Ok(false), ..good() }, "edits-noted", Verdict::Warning, "WHERE number = 3");
         for hours in [-1, 1] {
             let clock = Utc::now() + TimeDelta::hours(hours);
             only(Examination { clock, ..good() }, "clock", Verdict::Warning, "chronyc");
