@@ -11,13 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{Timestamp, ToSql};
+use tokio_postgres::types::{Json, Timestamp, ToSql};
 
 use crate::journey::Mode;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::stages;
 use crate::tape::{OddRow, Tape, Vid};
 use crate::task::{Control, Ground, Hold, Next, Note, Outcome, RowChange, SeenRow, Task, Wanted};
 
@@ -184,16 +184,15 @@ impl<'a> Locked<'a> {
             epoch: ground.fresh_epoch,
             jitter: ground.jitter,
             tolerance: TimeDelta::zero(),
-            other_slots: other_slots.unwrap_or_default(),
+            other_slots,
         };
-        Locked::with(vid, rows, control, other_slots, ground.settings, clock, actor)
+        Locked::with(vid, rows, control, ground.settings, clock, actor)
     }
 
     fn with(
         vid: &'a Vid,
         (row, task): (Option<Result<Tape, OddRow>>, Option<Task>),
         control: Control,
-        other_slots: Option<u32>,
         settings: &'a Settings,
         clock: Clock,
         actor: &str,
@@ -203,7 +202,7 @@ impl<'a> Locked<'a> {
             row,
             task,
             control,
-            other_slots,
+            other_slots: clock.other_slots,
             settings,
             clock,
             change: RowChange::Keep,
@@ -232,6 +231,12 @@ impl<'a> Locked<'a> {
             }
         }
         task.seen = Some(seen);
+        if let RowChange::Stamp(to) = self.change
+            && let Some(stage) = stages::after(to)
+        {
+            // The stamp is in whole seconds, and the next stage counts from it.
+            task.next = stage.next(after, self.settings, self.clock.now);
+        }
     }
 
     /// The task of a row that has just been entered.
@@ -443,12 +448,10 @@ impl Store {
         };
         let lock_row = client.prepare_cached(&statements.lock_row).await?;
         let lock_task = client.prepare_cached(&statements.lock_task).await?;
-        let control = client.prepare_cached(&statements.control).await?;
-        let clock = client.prepare_cached(&statements.clock).await?;
         let name = vid.as_str();
         let of_tape: [&(dyn ToSql + Sync); 1] = [&name];
         let tx = Transaction::new(&client);
-        let (mut row, mut task, mut controls, mut clock_row) = (None, None, Vec::new(), None);
+        let (mut row, mut under_locks) = (None, None);
         let gate_locked = async {
             match &lock_gate {
                 Some(lock_gate) => client.query(lock_gate, &[]).await.map(drop),
@@ -460,18 +463,20 @@ impl Store {
             tx.begin().boxed(),
             gate_locked.boxed(),
             async { client.query_opt(&lock_row, &of_tape).await.map(|found| row = found) }.boxed(),
-            async { client.query_opt(&lock_task, &of_tape).await.map(|found| task = found) }.boxed(),
-            async { client.query(&control, &of_tape).await.map(|found| controls = found) }.boxed(),
-            async { client.query_one(&clock, &of_tape).await.map(|found| clock_row = Some(found)) }.boxed(),
+            async { client.query_one(&lock_task, &[&name, &gate]).await.map(|found| under_locks = Some(found)) }
+                .boxed(),
         ])
         .await?;
-        let clock_row = clock_row.expect("all were answered");
-        let clock = Clock::read(&clock_row)?;
+        let under_locks = under_locks.expect("all were answered");
+        let clock = Clock::read(&under_locks)?;
         let tolerance = clock.tolerance;
-        let rows = (row.as_ref().map(|row| read_row(row, tolerance)), task.as_ref().map(read_task).transpose()?);
-        let other_slots = gate.then_some(clock.other_slots);
-        let mut locked =
-            Locked::with(vid, rows, read_control(&controls), other_slots, &self.settings, clock, &self.actor);
+        let task = match under_locks.try_get::<_, Option<&str>>("tape")? {
+            Some(_) => Some(read_task(&under_locks)?),
+            None => None,
+        };
+        let rows = (row.as_ref().map(|row| read_row(row, tolerance)), task);
+        let control = read_control(under_locks.try_get("controls")?);
+        let mut locked = Locked::with(vid, rows, control, &self.settings, clock, &self.actor);
         let before = locked.task.clone();
         let result = law(&mut locked);
         #[cfg(feature = "failpoints")]
@@ -522,20 +527,38 @@ impl Store {
         let journey = locked.tape().map(|tape| tape.stamps.begun());
         let changed = locked.task.as_ref().filter(|_| locked.task != before);
         let saved = changed.map(Saved::of).transpose()?;
-        let save_task = tx.prepare_cached(&self.statements.save_task).await?;
-        let add_event = tx.prepare_cached(&self.statements.add_event).await?;
         let actor = locked.actor.as_str();
-        // On the wire without waiting in between: where one fails, nothing is committed.
-        let mut steps = Vec::with_capacity(2 + locked.notes.len());
-        if let Some(saved) = &saved {
-            steps.push(async { tx.execute(&save_task, &saved.values()).await.map(drop) }.boxed());
+        let stages: Vec<Option<&str>> = locked.notes.iter().map(|note| note.stage.as_deref()).collect();
+        let kinds: Vec<&str> = locked.notes.iter().map(|note| note.kind).collect();
+        let details: Vec<&Value> = locked.notes.iter().map(|note| &note.detail).collect();
+        let noted: [&(dyn ToSql + Sync); 5] = [&journey, &actor, &stages, &kinds, &details];
+        let mut writes: Vec<(&String, Vec<&(dyn ToSql + Sync)>)> = Vec::with_capacity(2);
+        // A row that was found is under its lock: it is there still.
+        match (&saved, before.is_some(), kinds.is_empty()) {
+            (Some(saved), true, false) => {
+                writes.push((&self.statements.save_task_noted, saved.values().into_iter().chain(noted).collect()));
+            }
+            (saved, found, none) => {
+                if let Some(saved) = saved {
+                    let save = if found { &self.statements.save_task } else { &self.statements.make_task };
+                    writes.push((save, saved.values().to_vec()));
+                }
+                if !none {
+                    writes.push((
+                        &self.statements.add_events,
+                        [&name as &(dyn ToSql + Sync)].into_iter().chain(noted).collect(),
+                    ));
+                }
+            }
         }
-        for note in &locked.notes {
-            let (name, add_event, journey) = (&name, &add_event, &journey);
-            let add = async move {
-                tx.execute(add_event, &[name, journey, &note.stage, &note.kind, &actor, &note.detail]).await.map(drop)
-            };
-            steps.push(add.boxed());
+        let mut prepared = Vec::with_capacity(writes.len());
+        for (statement, values) in &writes {
+            prepared.push((tx.prepare_cached(statement).await?, values));
+        }
+        // On the wire without waiting in between: where one fails, nothing is committed.
+        let mut steps = Vec::with_capacity(3);
+        for (statement, values) in &prepared {
+            steps.push(async { tx.execute(statement, values).await.map(drop) }.boxed());
         }
         steps.push(commit.boxed());
         in_order(steps).await?;
@@ -697,12 +720,22 @@ impl Saved<'_> {
     }
 }
 
-fn read_control(rows: &[Row]) -> Control {
+/// A line of the control table.
+#[derive(serde::Deserialize)]
+struct ControlLine {
+    kind: String,
+    name: String,
+    who: String,
+    why: String,
+    until: Option<DateTime<Utc>>,
+}
+
+fn read_control(lines: Option<Json<Vec<ControlLine>>>) -> Control {
     let mut control = Control::default();
-    for row in rows {
-        match row.get::<_, &str>("kind") {
-            "hold" => control.hold = Some(Hold { who: row.get("who"), why: row.get("why"), until: row.get("until") }),
-            _ => control.paused.push(row.get("name")),
+    for ControlLine { kind, name, who, why, until } in lines.map(|lines| lines.0).unwrap_or_default() {
+        match kind.as_str() {
+            "hold" => control.hold = Some(Hold { who, why, until }),
+            _ => control.paused.push(name),
         }
     }
     control

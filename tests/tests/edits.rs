@@ -389,6 +389,106 @@ async fn where_one_statement_of_a_transaction_fails_none_is_kept_and_the_connect
     assert_eq!((site.number(&attempts).await, site.events(VID).await.len()), (before + 7, events + 1));
 }
 
+/// Waits until a session of `name` waits for a lock.
+async fn waits(site: &Site, name: &str) {
+    let line = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock' AND datname = current_database()"
+    );
+    let waiting = async {
+        while site.number(&line).await == 0 {
+            moment().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("somebody waits for a lock");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_a_lock_is_waited_for_is_read_as_it_is_when_the_lock_is_held() {
+    let task = |site: &Site| site.beside("_task");
+    // Who holds a lock meanwhile, and what that session does: a mark of the task row alone; a task row made under the main row.
+    let mark = |site: &Site| {
+        let lock = format!("SELECT 1 FROM {} WHERE tape = '{VID}' FOR UPDATE", task(site));
+        (lock, format!("UPDATE {} SET attempts = 3 WHERE tape = '{VID}'", task(site)))
+    };
+    let made = |site: &Site| {
+        let lock = format!("SELECT 1 FROM {} WHERE tape = '{VID}' FOR UPDATE", site.table());
+        (
+            lock,
+            format!(
+                "INSERT INTO {} (tape, stage, generation, epoch, attempts) VALUES ('{VID}', 'start', 7, 8, 3)",
+                task(site)
+            ),
+        )
+    };
+    for (without_task, holder) in [(false, &mark as &dyn Fn(&Site) -> (String, String)), (true, &made)] {
+        let site = site().await;
+        if without_task {
+            site.sql(&format!("DELETE FROM {} WHERE tape = '{VID}'", task(&site))).await;
+        }
+        let store = Store::sized(site.store().settings().clone(), "patient", 1).unwrap();
+        store.ready().await.unwrap();
+        let psql = site.database.client().await;
+        let (lock, change) = holder(&site);
+        psql.batch_execute(&format!("BEGIN; {lock}")).await.expect("the row");
+        let vid: Vid = VID.parse().unwrap();
+        let asked = store.locked(&vid, true, |locked| {
+            let found = (locked.task.as_ref().map(|task| task.attempts), locked.other_slots, locked.now());
+            locked.task.as_mut().expect("the task row is seen").attempts += 1;
+            found
+        });
+        let meanwhile = async {
+            waits(&site, "patient").await;
+            psql.batch_execute(&change).await.expect("the change");
+            let at =
+                psql.query_one("SELECT clock_timestamp()", &[]).await.expect("the time").get::<_, DateTime<Utc>>(0);
+            psql.batch_execute("COMMIT").await.expect("the end");
+            at
+        };
+        let (found, committed) = tokio::join!(asked, meanwhile);
+        let (attempts, other_slots, now) = found.unwrap();
+        assert_eq!((attempts, other_slots), (Some(3), Some(0)), "a row of its own: {without_task}");
+        assert!(now >= committed, "{now} is before {committed}: its time is older than its lock");
+        let attempts = format!("SELECT attempts::int8 FROM {} WHERE tape = '{VID}'", task(&site));
+        assert_eq!(site.number(&attempts).await, 4);
+    }
+}
+
+#[tokio::test]
+async fn holds_and_pauses_are_read_with_the_locks() {
+    let site = site().await;
+    let vid: Vid = VID.parse().unwrap();
+    let control = site.beside("_control");
+    let read =
+        async || site.store().locked(&vid, false, |locked| (locked.control.clone(), locked.other_slots)).await.unwrap();
+    let (none, slots) = read().await;
+    assert_eq!((none.hold, none.paused, slots), (None, vec![], None));
+    site.sql(&format!(
+        "INSERT INTO {control} (kind, name, who, why, until) VALUES ('hold', '{VID}', 'eve', 'a \"reason\"', '2199-12-31 23:59:59.123456Z'), \
+         ('hold', 'V09999', 'eve', 'another', NULL), ('pause', 'end', 'eve', 'p', 'infinity'), ('pause', 'start', 'eve', 'over', now() - interval '1 s')"
+    ))
+    .await;
+    let (there, _) = read().await;
+    let hold = there.hold.expect("a hold");
+    let until = DateTime::parse_from_rfc3339("2199-12-31T23:59:59.123456Z").unwrap().to_utc();
+    assert_eq!((hold.who.as_str(), hold.why.as_str(), hold.until), ("eve", "a \"reason\"", Some(until)));
+    assert_eq!(there.paused, ["end"]);
+}
+
+#[tokio::test]
+async fn a_reclaim_is_due_by_the_stamp_as_the_row_has_it() {
+    let mut site = site().await;
+    site.settings.quarantine = Duration::from_secs(3600);
+    site.bring(&[VID], State::Quarantined).await;
+    let due = format!(
+        "SELECT extract(epoch FROM k.next_attempt_at - m.quarantined AT TIME ZONE 'UTC')::numeric(12, 3)::text \
+         FROM {} k JOIN {} m ON m.tape = k.tape",
+        site.beside("_task"),
+        site.table()
+    );
+    let after: String = site.database.client().await.query_one(&due, &[]).await.expect("the row").get(0);
+    assert_eq!(after, "3600.000");
+}
+
 /// Lines of rows that somebody else wrote and nobody has followed yet.
 async fn lines(site: &Site) -> i64 {
     site.number(&format!("SELECT count(*) FROM {}", site.beside("_edited"))).await

@@ -21,18 +21,22 @@ pub(super) struct Clock {
     pub epoch: i64,
     pub jitter: f64,
     pub tolerance: TimeDelta,
-    pub other_slots: u32,
+    /// None: not asked, as the gate is not locked.
+    pub other_slots: Option<u32>,
 }
 
 impl Clock {
     pub(super) fn read(row: &Row) -> anyhow::Result<Clock> {
         Ok(Clock {
             now: row.try_get("now")?,
-            generation: row.try_get("generation")?,
-            epoch: row.try_get("epoch")?,
+            generation: row.try_get("next_generation")?,
+            epoch: row.try_get("next_epoch")?,
             jitter: row.try_get("jitter")?,
             tolerance: if row.try_get("summer")? { SUMMER_TIME } else { TimeDelta::zero() },
-            other_slots: u32::try_from(row.try_get::<_, i64>("other_slots")?)
+            other_slots: row
+                .try_get::<_, Option<i64>>("other_slots")?
+                .map(u32::try_from)
+                .transpose()
                 .context("more slots than there can be")?,
         })
     }

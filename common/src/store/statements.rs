@@ -42,16 +42,17 @@ pub(super) struct Statements {
     pub lock_gate: String,
     pub lock_row: String,
     pub lock_task: String,
-    pub control: String,
-    pub clock: String,
     pub set_mode: String,
     pub set_fields: String,
     pub enter: String,
     pub to_history: String,
     pub delete_row: String,
+    pub make_task: String,
     pub save_task: String,
     pub renew: String,
     pub add_event: String,
+    pub add_events: String,
+    pub save_task_noted: String,
     pub add_statistic: String,
     pub changed: String,
     pub watch: String,
@@ -127,16 +128,18 @@ impl Statements {
                 .to_owned(),
             lock_gate: format!("SELECT 1 FROM {control} WHERE kind = 'gate' AND name = 'slots' FOR UPDATE"),
             lock_row: format!("SELECT {row} FROM {t} m WHERE m.tape = $1 FOR UPDATE"),
-            lock_task: format!("SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 FOR UPDATE"),
-            control: format!(
-                "SELECT kind, name, who, why, until FROM {control} WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') \
-                 AND (until IS NULL OR until > clock_timestamp())"
-            ),
-            clock: format!(
-                "SELECT clock_timestamp() AS now, nextval('{generation_seq}') AS generation, nextval('{epoch_seq}') AS epoch, \
+            // The task row under its lock, and what must be read under all locks. It has a line of its own beside it, so that
+            // the rest is told where there is no task row; what is selected beside it is evaluated when the lock is held.
+            // The main row is locked by a statement before: a task row that was made meanwhile must be seen.
+            lock_task: format!(
+                "SELECT k.*, clock_timestamp() AS now, nextval('{generation_seq}') AS next_generation, nextval('{epoch_seq}') AS next_epoch, \
                  random() AS jitter, set_config('cta_repack.followed', 'on', true) AS followed, \
                  extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
-                 (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) AS other_slots"
+                 CASE WHEN $2 THEN (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) END AS other_slots, \
+                 (SELECT jsonb_agg(jsonb_build_object('kind', kind, 'name', name, 'who', who, 'why', why, \
+                  'until', CASE WHEN isfinite(until) THEN until END)) FROM {control} \
+                  WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') AND (until IS NULL OR until > clock_timestamp())) AS controls \
+                 FROM (SELECT 1) one LEFT JOIN LATERAL (SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 FOR UPDATE) k ON true"
             ),
             set_mode: format!("UPDATE {t} m SET mode = $2::text::{} WHERE tape = $1 RETURNING {row}", mode_type(name)),
             set_fields: format!(
@@ -152,7 +155,13 @@ impl Statements {
                 "INSERT INTO {history} (why, tape, row, task) SELECT $2, m.tape, to_jsonb(m), $3 FROM {t} m WHERE m.tape = $1"
             ),
             delete_row: format!("DELETE FROM {t} WHERE tape = $1"),
+            make_task: make_task(&task_table),
             save_task: save_task(&task_table),
+            save_task_noted: format!(
+                "WITH noted AS ({}) {}",
+                add_events(&event, 1 + TASK_COLUMNS.split(", ").count()),
+                save_task(&task_table)
+            ),
             renew: format!(
                 "UPDATE {task_table} SET lease_until = clock_timestamp() + make_interval(secs => $3) \
                  WHERE tape = $1 AND epoch = $2 AND owner IS NOT NULL AND lease_until > clock_timestamp()"
@@ -160,6 +169,7 @@ impl Statements {
             add_event: format!(
                 "INSERT INTO {event} (tape, journey, stage, kind, actor, detail) VALUES ($1, $2::timestamptz::timestamp(0), $3, $4, $5, $6)"
             ),
+            add_events: add_events(&event, 2),
             add_statistic: format!(
                 "INSERT INTO {statistic} (tape, entered, round, line) \
                  SELECT m.tape, m.entered, $2, jsonb_build_object('tape', m.tape, 'entered', m.entered, 'round', $2::int4, \
@@ -324,14 +334,34 @@ fn mode_type(name: &TableName) -> String {
     }
 }
 
-fn save_task(table: &str) -> String {
-    let columns: Vec<&str> = TASK_COLUMNS.split(", ").map(str::trim).collect();
-    let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
-    let updates: Vec<String> = columns.iter().skip(1).map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+/// The values of a task row, in the order of its columns.
+fn values() -> String {
+    let numbers: Vec<String> = (1..=TASK_COLUMNS.split(", ").count()).map(|number| format!("${number}")).collect();
+    numbers.join(", ")
+}
+
+/// What a task row becomes, of the same values.
+fn updates() -> String {
+    let columns = TASK_COLUMNS.split(", ").map(str::trim).zip(1..).skip(1);
+    columns.map(|(column, number)| format!("{column} = ${number}")).collect::<Vec<_>>().join(", ")
+}
+
+fn make_task(table: &str) -> String {
+    format!("INSERT INTO {table} ({TASK_COLUMNS}) VALUES ({}) ON CONFLICT (tape) DO UPDATE SET {}", values(), updates())
+}
+
+/// Lines of the history of tape $1, in their order. The values that follow begin at `first`: journey, actor; stages, kinds
+/// and details of the lines.
+fn add_events(event: &str, first: usize) -> String {
+    let [journey, actor, stages, kinds, details] = [0, 1, 2, 3, 4].map(|number| first + number);
     format!(
-        "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT (tape) DO UPDATE SET {}",
-        columns.join(", "),
-        values.join(", "),
-        updates.join(", ")
+        "INSERT INTO {event} (tape, journey, stage, kind, actor, detail) \
+         SELECT $1::text, ${journey}::timestamptz::timestamp(0), n.stage, n.kind, ${actor}::text, n.detail \
+         FROM unnest(${stages}::text[], ${kinds}::text[], ${details}::jsonb[]) WITH ORDINALITY AS n (stage, kind, detail, number) ORDER BY n.number"
     )
+}
+
+/// Of a row that is there, and locked.
+fn save_task(table: &str) -> String {
+    format!("UPDATE {table} SET {} WHERE tape = $1", updates())
 }
