@@ -16,7 +16,7 @@ use common::retry::Delays;
 use common::settings::{Broker, Settings};
 use common::stages::STAGES;
 use common::store::{Due, Store};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -234,16 +234,16 @@ impl Service {
         if let Err(error) = self.store.ready().await {
             return End::Database(error.to_string());
         }
-        let (mut consumer, publisher) = match self.connect().await {
-            Ok(connected) => connected,
+        let mut consumer = match self.connect().await {
+            Ok(consumer) => consumer,
             Err(error) => return End::Broker(error),
         };
+        let parking = Arc::new(Parking::new(&self.broker, &self.options.name));
         let taking = format!("taking tasks of {} from {}", self.options.stages.join(", "), consumer.at());
         info!("{taking}");
         notify::manager().status(&taking);
         notify::manager().ready();
         *connected = true;
-        let publisher = Arc::new(publisher);
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut left: HashMap<Source, Left> = HashMap::new();
         let metrics = self.store.metrics();
@@ -307,7 +307,7 @@ impl Service {
                             hands.spawn(stage_task(self.deliverer.clone(), room, delivery, stage, tell.clone()));
                         }
                         Source::Dead => {
-                            hands.spawn(dead_task(self.store.clone(), Arc::clone(&publisher), delivery, tell.clone()));
+                            hands.spawn(dead_task(self.store.clone(), Arc::clone(&parking), delivery, tell.clone()));
                         }
                     },
                 },
@@ -323,13 +323,11 @@ impl Service {
         }
     }
 
-    async fn connect(&self) -> Result<(Consumer, Publisher), BrokerError> {
+    async fn connect(&self) -> Result<Consumer, BrokerError> {
         let name = &self.options.name;
         self.topology.declare(&self.broker, name).await?;
         let prefetch = u16::try_from(self.options.concurrency).unwrap_or(u16::MAX);
-        let consumer = Consumer::connect(&self.broker, &self.topology, &self.options.stages, prefetch, name).await?;
-        let publisher = Publisher::connect(&self.broker, name, 1).await?;
-        Ok((consumer, publisher))
+        Consumer::connect(&self.broker, &self.topology, &self.options.stages, prefetch, name).await
     }
 
     /// Takes up again what its time has come for: a stage if CTA answers, a queue if it does.
@@ -432,11 +430,31 @@ async fn stage_task(
     }
 }
 
+/// Puts aside what no tape can be blamed for. That is rare, and a connection to the broker costs 8 MiB of buffers: it is made
+/// for the first such message, and kept as long as the consumer's.
+struct Parking {
+    broker: Broker,
+    name: String,
+    publisher: OnceCell<Publisher>,
+}
+
+impl Parking {
+    fn new(broker: &Broker, name: &str) -> Parking {
+        Parking { broker: broker.clone(), name: name.to_owned(), publisher: OnceCell::new() }
+    }
+
+    async fn park(&self, delivery: &Delivery, why: &str) -> Result<(), String> {
+        let connect = || Publisher::connect(&self.broker, &self.name, 1);
+        let publisher = self.publisher.get_or_try_init(connect).await.map_err(|error| error.to_string())?;
+        publisher.park(&delivery.body, delivery.queue(), why).await.map_err(|error| error.to_string())
+    }
+}
+
 /// One dead letter, to its answer.
-async fn dead_task(store: Store, publisher: Arc<Publisher>, delivery: Delivery, tell: mpsc::UnboundedSender<Told>) {
+async fn dead_task(store: Store, parking: Arc<Parking>, delivery: Delivery, tell: mpsc::UnboundedSender<Told>) {
     let how = delivery.deaths.first().map_or_else(|| "unknown".to_owned(), |death| death.reason.clone());
     match Task::decode(&delivery.body) {
-        Err(why) => match publisher.park(&delivery.body, delivery.queue(), &why.to_string()).await {
+        Err(why) => match parking.park(&delivery, &why.to_string()).await {
             Ok(()) => {
                 warn!("a dead letter that is no task was parked: {why}");
                 store.metrics().parked();
