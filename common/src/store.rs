@@ -34,6 +34,7 @@ mod records;
 mod rows;
 mod site;
 mod statements;
+mod together;
 
 pub use concerns::{Concern, ConcernKind, Concerned, MAIL, NewMark};
 pub use edits::{COMPARE_EVERY_MINUTES, Edit, Edited};
@@ -117,6 +118,7 @@ pub struct Store {
     actor: Arc<str>,
     metrics: Arc<Metrics>,
     counted: Arc<Mutex<Option<picture::Counted>>>,
+    together: Arc<together::Together>,
 }
 
 /// One tape under its locks, and what shall become of it. Given to a law, which changes it; written back afterwards.
@@ -357,7 +359,15 @@ impl Store {
             .build()
             .context("setting up the connection pool")?;
         let statements = Arc::new(Statements::new(&settings.database.table));
-        Ok(Store { pool, settings, statements, actor: actor.into(), metrics: Arc::default(), counted: Arc::default() })
+        Ok(Store {
+            pool,
+            settings,
+            statements,
+            actor: actor.into(),
+            metrics: Arc::default(),
+            counted: Arc::default(),
+            together: Arc::default(),
+        })
     }
 
     /// The configuration.
@@ -587,7 +597,7 @@ impl Store {
         let mut after = None;
         if let RowChange::Stamp(state) = locked.change {
             // Every delivery comes here: planned once for each connection.
-            let stamp = tx.prepare_cached(&self.statements.stamp(state)).await?;
+            let stamp = tx.prepare_cached(&self.statements.stamp(state, false)).await?;
             let row = tx.query_one(&stamp, &[&name]).await?;
             after = Some(read_row(&row, locked.clock.tolerance));
         }

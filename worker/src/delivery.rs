@@ -183,28 +183,29 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         generation: i64,
         gate: bool,
     ) -> Result<Result<Hand, Unclaimed>, StoreError> {
-        let owner = self.store.actor().to_owned();
-        let claimed = self
-            .store
-            .locked(vid, gate, |locked| {
-                let now = locked.now();
-                let other_slots = locked.other_slots;
-                let (tape, task, ground, notes) = locked.parts();
-                let Some(tape) = tape else {
-                    return Err(Report::Nothing("it has no row, or an odd one".to_owned()).into());
-                };
-                let tape = tape.clone();
-                let task = task.get_or_insert_with(|| Task::made(&tape, &ground));
-                let (verdict, mut more) = task.claim(stage, generation, &owner, &tape, other_slots, &ground);
-                notes.append(&mut more);
-                match verdict {
-                    Verdict::Claimed(claim) => Ok(Hand { claim, tape, task: task.clone(), now }),
-                    Verdict::NeedsGate => Err(Unclaimed::NeedsGate),
-                    Verdict::Busy(why) | Verdict::Stale(why) => Err(Report::Nothing(why).into()),
-                    Verdict::Stopped(why) => Err(Report::Stopped(why).into()),
-                }
-            })
-            .await;
+        let (owner, wanted) = (self.store.actor().to_owned(), stage.to_owned());
+        let law = move |locked: &mut Locked<'_>| {
+            let now = locked.now();
+            let other_slots = locked.other_slots;
+            let (tape, task, ground, notes) = locked.parts();
+            let Some(tape) = tape else {
+                return Err(Report::Nothing("it has no row, or an odd one".to_owned()).into());
+            };
+            let tape = tape.clone();
+            let task = task.get_or_insert_with(|| Task::made(&tape, &ground));
+            let (verdict, mut more) = task.claim(&wanted, generation, &owner, &tape, other_slots, &ground);
+            notes.append(&mut more);
+            match verdict {
+                Verdict::Claimed(claim) => Ok(Hand { claim, tape, task: task.clone(), now }),
+                Verdict::NeedsGate => Err(Unclaimed::NeedsGate),
+                Verdict::Busy(why) | Verdict::Stale(why) => Err(Report::Nothing(why).into()),
+                Verdict::Stopped(why) => Err(Report::Stopped(why).into()),
+            }
+        };
+        let claimed = match gate {
+            true => self.store.locked(vid, true, law).await,
+            false => self.store.together(vid, law).await,
+        };
         match claimed {
             Err(StoreError::Busy(why)) => Ok(Err(Report::Nothing(why).into())),
             Ok(Err(Unclaimed::Because(Report::Nothing(why)))) => {
@@ -494,21 +495,33 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
     }
 
     async fn record(&self, hand: &Hand, worked: Worked) -> Result<Report, StoreError> {
-        let counted = self
-            .patiently(&hand.tape.vid, |locked| {
-                let statistics = worked.learned.statistics.clone();
-                let (tape, task, ground, notes) = locked.parts();
-                let Some(task) = task else { return Counted::Closed("the task row is gone".to_owned()) };
-                let (recorded, mut more) =
-                    task.record(&hand.claim, tape, worked.ending.clone(), worked.learned.clone(), worked.look, &ground);
-                notes.append(&mut more);
-                locked.change = recorded.row;
-                if recorded.counted == Counted::Done {
-                    locked.statistics = statistics;
-                }
-                recorded.counted
+        let vid = &hand.tape.vid;
+        let claim = hand.claim.clone();
+        let law = move |locked: &mut Locked<'_>| {
+            let statistics = worked.learned.statistics.clone();
+            let (tape, task, ground, notes) = locked.parts();
+            let Some(task) = task else { return Counted::Closed("the task row is gone".to_owned()) };
+            let (recorded, mut more) =
+                task.record(&claim, tape, worked.ending.clone(), worked.learned.clone(), worked.look, &ground);
+            notes.append(&mut more);
+            locked.change = recorded.row;
+            if recorded.counted == Counted::Done {
+                locked.statistics = statistics;
+            }
+            recorded.counted
+        };
+        let law = Arc::new(law);
+        let counted = match self
+            .store
+            .together(vid, {
+                let law = Arc::clone(&law);
+                move |locked| law(locked)
             })
-            .await?;
+            .await
+        {
+            Ok(counted) => counted,
+            Err(_) => self.patiently(vid, |locked| law(locked)).await?,
+        };
         Ok(match counted {
             Counted::Done => Report::Done,
             Counted::NotYet(why) => Report::NotYet(Kept::from(&why)),

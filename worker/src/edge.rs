@@ -32,6 +32,18 @@ pub trait Rows: Clone {
     /// As there.
     async fn locked<R>(&self, vid: &Vid, gate: bool, law: impl FnOnce(&mut Locked<'_>) -> R) -> Result<R, StoreError>;
 
+    /// As [`Store::together`]. In a model each goes alone: for a tape it is the same.
+    ///
+    /// # Errors
+    /// As there.
+    async fn together<R: Send + 'static>(
+        &self,
+        vid: &Vid,
+        law: impl FnMut(&mut Locked<'_>) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.locked(vid, false, law).await
+    }
+
     /// As [`Store::renew`].
     ///
     /// # Errors
@@ -111,6 +123,14 @@ impl Rows for Store {
 
     async fn locked<R>(&self, vid: &Vid, gate: bool, law: impl FnOnce(&mut Locked<'_>) -> R) -> Result<R, StoreError> {
         Store::locked(self, vid, gate, law).await
+    }
+
+    async fn together<R: Send + 'static>(
+        &self,
+        vid: &Vid,
+        law: impl FnMut(&mut Locked<'_>) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        Store::together(self, vid, law).await
     }
 
     async fn renew(&self, vid: &Vid, epoch: i64) -> Result<bool, StoreError> {

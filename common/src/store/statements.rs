@@ -31,6 +31,11 @@ pub(super) fn columns(alias: &str) -> String {
     list.join(", ")
 }
 
+/// Types of [`TASK_COLUMNS`], in their order.
+const TASK_TYPES: &str = "text, text, int8, int8, timestamptz, text, timestamptz, jsonb, int4, int4, \
+     timestamptz, timestamptz, timestamptz, text, int4, jsonb, timestamptz, text, text, text, \
+     jsonb, int8, jsonb";
+
 const TASK_COLUMNS: &str = "tape, stage, generation, epoch, dispatched_at, owner, lease_until, intent, attempts, crashes, \
      next_attempt_at, settle_until, slot_since, wanted, round, progress, progress_at, outcome, reason_code, reason, \
      memory, seen_xmin, seen";
@@ -42,6 +47,10 @@ pub(super) struct Statements {
     pub lock_gate: String,
     pub lock_row: String,
     pub lock_task: String,
+    pub lock_rows_together: String,
+    pub lock_tasks_together: String,
+    pub controls_together: String,
+    pub save_together: String,
     pub set_mode: String,
     pub set_fields: String,
     pub enter: String,
@@ -141,6 +150,20 @@ impl Statements {
                   WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') AND (until IS NULL OR until > clock_timestamp())) AS controls \
                  FROM (SELECT 1) one LEFT JOIN LATERAL (SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 FOR UPDATE) k ON true"
             ),
+            // As the two above for several tapes: whatever somebody else has locked is left out.
+            lock_rows_together: format!("SELECT {row} FROM {t} m WHERE m.tape = ANY($1) FOR UPDATE SKIP LOCKED"),
+            lock_tasks_together: format!(
+                "SELECT k.*, clock_timestamp() AS now, nextval('{generation_seq}') AS next_generation, nextval('{epoch_seq}') AS next_epoch, \
+                 random() AS jitter, (SELECT set_config('cta_repack.followed', 'on', true)) AS followed, \
+                 (SELECT extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz)) \
+                 AS summer, NULL::int8 AS other_slots \
+                 FROM (SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = ANY($1) FOR UPDATE SKIP LOCKED) k"
+            ),
+            controls_together: format!(
+                "SELECT kind, name, who, why, CASE WHEN isfinite(until) THEN until END AS until FROM {control} \
+                 WHERE ((kind = 'hold' AND name = ANY($1)) OR kind = 'pause') AND (until IS NULL OR until > clock_timestamp())"
+            ),
+            save_together: save_together(&task_table, &event),
             set_mode: format!("UPDATE {t} m SET mode = $2::text::{} WHERE tape = $1 RETURNING {row}", mode_type(name)),
             set_fields: format!(
                 "UPDATE {t} m SET priority = COALESCE($2::int4, priority), responsible = COALESCE($3::text, responsible) \
@@ -314,14 +337,15 @@ impl Statements {
         &self.table
     }
 
-    /// Sets a stamp: never before the one that precedes it, and only where it is not set.
-    pub(super) fn stamp(&self, to: State) -> String {
+    /// Sets a stamp, of one tape or of several: never before the one that precedes it, and only where it is not set.
+    pub(super) fn stamp(&self, to: State, several: bool) -> String {
         let (table, row) = (&self.table, columns("m"));
         let column = to.column();
         let previous = State::ALL[(to as usize).saturating_sub(1)].column();
+        let which = if several { "ANY($1)" } else { "$1" };
         format!(
             "UPDATE {table} m SET {column} = GREATEST(LOCALTIMESTAMP(0), {previous}) \
-             WHERE tape = $1 AND {column} IS NULL AND {previous} IS NOT NULL RETURNING {row}"
+             WHERE tape = {which} AND {column} IS NULL AND {previous} IS NOT NULL RETURNING {row}"
         )
     }
 }
@@ -364,4 +388,23 @@ fn add_events(event: &str, first: usize) -> String {
 /// Of a row that is there, and locked.
 fn save_task(table: &str) -> String {
     format!("UPDATE {table} SET {} WHERE tape = $1", updates())
+}
+
+/// Of rows that are there, and locked; with lines of the history in their order.
+fn save_together(table: &str, event: &str) -> String {
+    let columns: Vec<&str> = TASK_COLUMNS.split(", ").map(str::trim).collect();
+    let updates: Vec<String> = columns.iter().skip(1).map(|column| format!("{column} = s.{column}")).collect();
+    let values: Vec<String> =
+        TASK_TYPES.split(", ").zip(1..).map(|(kind, number)| format!("${number}::{}[]", kind.trim())).collect();
+    let [tape, journey, actor, stage, kind, detail] = [1, 2, 3, 4, 5, 6].map(|number| columns.len() + number);
+    format!(
+        "WITH noted AS (INSERT INTO {event} (tape, journey, stage, kind, actor, detail) \
+         SELECT n.tape, n.journey::timestamp(0), n.stage, n.kind, n.actor, n.detail \
+         FROM unnest(${tape}::text[], ${journey}::timestamptz[], ${actor}::text[], ${stage}::text[], ${kind}::text[], ${detail}::jsonb[]) \
+         WITH ORDINALITY AS n (tape, journey, actor, stage, kind, detail, number) ORDER BY n.number) \
+         UPDATE {table} k SET {} FROM unnest({}) AS s ({}) WHERE k.tape = s.tape",
+        updates.join(", "),
+        values.join(", "),
+        columns.join(", ")
+    )
 }

@@ -16,7 +16,8 @@ import scan
 import startup
 import tick
 
-DRAIN = ["serial", "celery:2", "celery:4", "celery:8", "celery:2:16", "dramatiq:2:2", "apalis:8", "graphile:8", "ours:4", "ours:8", "ours:16"]
+DRAIN = ["serial", "celery:2", "celery:4", "celery:8", "celery:2:16", "dramatiq:2:2", "dramatiq:2:8", "apalis:8", "apalis:64",
+         "graphile:8", "graphile:64", "ours:4", "ours:8", "ours:16", "ours:32", "ours:64"]
 WAIT = ["serial", "celery:8", "dramatiq:2:8", "apalis:64", "graphile:64", "ours:64"]
 LOOK = ["ours:8"]
 WORKERS = ["ours:8", "ours:8:2", "ours:8:4", "ours:8:8"]

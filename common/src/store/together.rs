@@ -1,0 +1,385 @@
+//! Several tapes in one transaction, where several wait for theirs.
+//!
+//! What a delivery pays the database for is mostly the transaction: its statements, their answers, the commit. Deliveries that
+//! come while one is under way are carried out by the next, each under its own locks and by its own law, and are written by
+//! one statement and committed at once. Nothing waits to be joined: where only one is there, it goes.
+//!
+//! Such a transaction waits for no row, so it can neither be held up by one tape nor take part in a deadlock. A tape whose
+//! rows are locked by somebody else, are odd or are not there, and one for which the law wants more than a stamp, goes alone
+//! by [`Store::locked`]: as does every one of them when anything at all is refused.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tracing::debug;
+
+use super::pipeline::{Transaction, in_order};
+use super::rows::{Clock, read_row, read_task};
+use super::{Locked, Saved, Store, StoreError};
+use crate::journey::State;
+use crate::tape::Vid;
+use crate::task::{Control, Hold, Note, RowChange, Task};
+
+/// Transactions of several tapes at once, each on a connection of its own. A second one made both smaller and brought no
+/// more tapes a second.
+const AT_ONCE: usize = 1;
+
+/// Tapes of one transaction: their rows are locked until it is committed.
+const LARGEST: usize = 32;
+
+type Law = Box<dyn FnMut(&mut Locked<'_>) + Send>;
+
+/// Who waits, and how many transactions are under way.
+#[derive(Default)]
+pub(super) struct Together(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    running: usize,
+}
+
+struct Request {
+    vid: Vid,
+    actor: Arc<str>,
+    law: Law,
+    answer: oneshot::Sender<Turn>,
+}
+
+/// What became of a request.
+enum Turn {
+    /// It is committed.
+    Committed,
+    /// Nothing was written: it must go alone.
+    Alone,
+    /// The database is away; whether a commit under way happened is unknown.
+    Away(String),
+}
+
+/// Why a transaction of several did not happen.
+enum Fault {
+    /// The server refused something, or something cannot be read: each alone will see whether it is the one.
+    Refused(String),
+    Away(String),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Fault {
+        let refused = error.as_db_error().is_some();
+        let why = format!("{:#}", super::describe(error));
+        if refused { Fault::Refused(why) } else { Fault::Away(why) }
+    }
+}
+
+impl Together {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True: somebody must be sent to carry it out.
+    fn push(&self, request: Request) -> bool {
+        let mut queue = self.queue();
+        queue.waiting.push_back(request);
+        let free = queue.running < AT_ONCE;
+        queue.running += usize::from(free);
+        free
+    }
+
+    /// The next that may go together: each VID once.
+    fn next(&self) -> Vec<Request> {
+        let mut queue = self.queue();
+        let mut names = HashSet::new();
+        let mut batch = Vec::new();
+        for request in std::mem::take(&mut queue.waiting) {
+            if batch.len() < LARGEST && names.insert(request.vid.clone()) {
+                batch.push(request);
+            } else {
+                queue.waiting.push_back(request);
+            }
+        }
+        queue.running -= usize::from(batch.is_empty());
+        batch
+    }
+}
+
+/// Whoever carries requests out leaves nobody waiting, even when it panics.
+struct Leaving<'a>(&'a Together);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = self.0.queue();
+            queue.running -= 1;
+            queue.waiting.clear();
+        }
+    }
+}
+
+impl Store {
+    /// As [`Store::locked`] without the gate, in one transaction with others that wait for theirs. The law may be asked more
+    /// than once, and only its last answer counts.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn together<R: Send + 'static>(
+        &self,
+        vid: &Vid,
+        law: impl FnMut(&mut Locked<'_>) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let kept = Arc::new(Mutex::new((law, None)));
+        let (answer, answered) = oneshot::channel();
+        let with_others = Arc::clone(&kept);
+        let law: Law = Box::new(move |locked| {
+            let (law, result) = &mut *with_others.lock().unwrap_or_else(PoisonError::into_inner);
+            *result = Some(law(locked));
+        });
+        if self.together.push(Request { vid: vid.clone(), actor: Arc::clone(&self.actor), law, answer }) {
+            tokio::spawn(self.clone().carry_out());
+        }
+        let turn = answered.await;
+        let mut kept = Arc::try_unwrap(kept)
+            .map_err(|_| anyhow::anyhow!("a transaction has answered and goes on"))?
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (turn, kept.1) {
+            (Ok(Turn::Committed), Some(result)) => Ok(result),
+            (Ok(Turn::Away(why)), _) => Err(StoreError::Database(anyhow::anyhow!(why))),
+            _ => self.locked(vid, false, |locked| (kept.0)(locked)).await,
+        }
+    }
+
+    /// Until nobody waits.
+    async fn carry_out(self) {
+        let _leaving = Leaving(&self.together);
+        loop {
+            let mut batch = self.together.next();
+            if batch.is_empty() {
+                return;
+            }
+            let turns = self.transact(&mut batch).await;
+            for (number, Request { law, answer, .. }) in batch.into_iter().enumerate() {
+                // Whoever is answered finds that nobody else has the law.
+                drop(law);
+                let turn = match &turns {
+                    Ok(committed) if committed[number] => Turn::Committed,
+                    Ok(_) | Err(Fault::Refused(_)) => Turn::Alone,
+                    Err(Fault::Away(why)) => Turn::Away(why.clone()),
+                };
+                let _ = answer.send(turn);
+            }
+            if let Err(Fault::Refused(why)) = &turns {
+                debug!("several tapes could not be written together, each goes alone: {why}");
+            }
+        }
+    }
+
+    /// Locks, asks the laws, writes, commits. Which of the requests are committed; after an error, none that is known of.
+    async fn transact(&self, batch: &mut [Request]) -> Result<Vec<bool>, Fault> {
+        let client = self.client().await.map_err(|error| Fault::Away(error.to_string()))?;
+        let statements = &self.statements;
+        let lock_rows = client.prepare_cached(&statements.lock_rows_together).await?;
+        let lock_tasks = client.prepare_cached(&statements.lock_tasks_together).await?;
+        let controls = client.prepare_cached(&statements.controls_together).await?;
+        let names: Vec<String> = batch.iter().map(|request| request.vid.as_str().to_owned()).collect();
+        let of_tapes: [&(dyn ToSql + Sync); 1] = [&names];
+        let tx = Transaction::new(&client);
+        let (mut rows, mut tasks, mut control_lines) = (Vec::new(), Vec::new(), Vec::new());
+        in_order::<tokio_postgres::Error>(vec![
+            tx.begin().boxed(),
+            async { client.query(&lock_rows, &of_tapes).await.map(|found| rows = found) }.boxed(),
+            async { client.query(&lock_tasks, &of_tapes).await.map(|found| tasks = found) }.boxed(),
+            async { client.query(&controls, &of_tapes).await.map(|found| control_lines = found) }.boxed(),
+        ])
+        .await?;
+        let (rows, tasks) = (by_tape(&rows)?, by_tape(&tasks)?);
+        let mut controls = read_controls(&control_lines)?;
+        let mut committed = vec![false; batch.len()];
+        let mut joined = Vec::with_capacity(batch.len());
+        for (number, (request, name)) in batch.iter_mut().zip(&names).enumerate() {
+            let (Some(row), Some(task)) = (rows.get(name.as_str()), tasks.get(name.as_str())) else { continue };
+            let (Ok(clock), Ok(task)) = (Clock::read(task), read_task(task)) else { continue };
+            let row = read_row(row, clock.tolerance);
+            if row.is_err() {
+                continue;
+            }
+            let control = Control { hold: controls.holds.remove(name.as_str()), paused: controls.paused.clone() };
+            let vid = &request.vid;
+            let before = task.clone();
+            let mut locked = Locked::with(vid, (Some(row), Some(task)), control, &self.settings, clock, &request.actor);
+            let law = &mut request.law;
+            let asked: Result<(), Box<dyn Any + Send>> =
+                std::panic::catch_unwind(AssertUnwindSafe(|| law(&mut locked)));
+            // It panics once more where it goes alone, and is told of there.
+            if asked.is_ok() && locked.is_plain() {
+                joined.push(Joined { number, locked, before });
+            }
+        }
+        self.stamp_together(&client, &mut joined).await?;
+        if joined.is_empty() {
+            return Ok(committed);
+        }
+        let changed = joined.iter().filter(|one| one.locked.task.as_ref() != Some(&one.before));
+        let saved: Result<Vec<Saved<'_>>, StoreError> =
+            changed.filter_map(|one| one.locked.task.as_ref()).map(Saved::of).collect();
+        let saved = saved.map_err(|error| Fault::Refused(error.to_string()))?;
+        let lines: Vec<Line<'_>> = joined.iter().flat_map(|one| lines_of(&one.locked)).collect();
+        let columns: Columns<'_> = task_columns(&saved).into_iter().chain(event_columns(&lines)).collect();
+        let values: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
+        let save = client.prepare_cached(&statements.save_together).await?;
+        let commit = async {
+            #[cfg(feature = "failpoints")]
+            for Joined { locked, before, .. } in &joined {
+                let step = locked.step(Some(before));
+                crate::failpoint::pass_at("committing", &[&step.0, step.1], locked.vid);
+            }
+            tx.commit().await
+        };
+        in_order::<tokio_postgres::Error>(vec![
+            async { client.execute(&save, &values).await.map(drop) }.boxed(),
+            commit.boxed(),
+        ])
+        .await?;
+        for Joined { number, locked, .. } in &joined {
+            committed[*number] = true;
+            locked.notes.iter().for_each(|note| self.metrics.noted(note.kind, note.stage.as_deref(), &note.detail));
+        }
+        Ok(committed)
+    }
+
+    /// Sets the stamps that the laws want, those of one state at a time.
+    async fn stamp_together(&self, client: &deadpool_postgres::Client, joined: &mut [Joined<'_>]) -> Result<(), Fault> {
+        let mut wanted: Vec<(State, Vec<String>)> = Vec::new();
+        for Joined { locked, .. } in joined.iter() {
+            let RowChange::Stamp(state) = locked.change else { continue };
+            let name = locked.vid.as_str().to_owned();
+            match wanted.iter_mut().find(|(of, _)| *of == state) {
+                Some((_, names)) => names.push(name),
+                None => wanted.push((state, vec![name])),
+            }
+        }
+        for (state, names) in wanted {
+            let stamp = client.prepare_cached(&self.statements.stamp(state, true)).await?;
+            let rows = client.query(&stamp, &[&names]).await?;
+            let rows = by_tape(&rows)?;
+            for Joined { locked, .. } in joined.iter_mut().filter(|one| one.locked.change == RowChange::Stamp(state)) {
+                let Some(before) = locked.tape().cloned() else { continue };
+                let row = rows.get(locked.vid.as_str());
+                let row = row.ok_or_else(|| Fault::Refused(format!("{} took no stamp", locked.vid)))?;
+                let after = read_row(row, locked.clock.tolerance).map_err(|odd| Fault::Refused(odd.to_string()))?;
+                locked.wrote(&before, &after);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Locked<'_> {
+    /// The law wants no more than a stamp, the task row and the history.
+    fn is_plain(&self) -> bool {
+        let stamped = matches!(self.change, RowChange::Keep | RowChange::Stamp(_));
+        let edited = self.mode.is_some() || self.priority.is_some() || self.responsible.is_some();
+        stamped
+            && !edited
+            && self.hold.is_none()
+            && self.enter.is_none()
+            && self.statistics.is_none()
+            && self.task.is_some()
+    }
+}
+
+/// A request under its locks, with its law's will.
+struct Joined<'a> {
+    /// Which of the requests.
+    number: usize,
+    locked: Locked<'a>,
+    before: Task,
+}
+
+fn by_tape(rows: &[Row]) -> Result<HashMap<&str, &Row>, Fault> {
+    rows.iter().map(|row| Ok((row.try_get::<_, &str>("tape")?, row))).collect()
+}
+
+#[derive(Default)]
+struct Controls {
+    holds: HashMap<String, Hold>,
+    paused: Vec<String>,
+}
+
+fn read_controls(lines: &[Row]) -> Result<Controls, Fault> {
+    let mut controls = Controls::default();
+    for line in lines {
+        let name: String = line.try_get("name")?;
+        match line.try_get::<_, &str>("kind")? {
+            "hold" => {
+                let hold = Hold { who: line.try_get("who")?, why: line.try_get("why")?, until: line.try_get("until")? };
+                controls.holds.insert(name, hold);
+            }
+            _ => controls.paused.push(name),
+        }
+    }
+    Ok(controls)
+}
+
+/// What is written of several tapes, column by column, in the order of the statement.
+type Columns<'a> = Vec<Box<dyn ToSql + Sync + Send + 'a>>;
+
+fn column<'a, O, T: ToSql + Sync + Send + 'a>(
+    of: &'a [O],
+    value: impl Fn(&'a O) -> T,
+) -> Box<dyn ToSql + Sync + Send + 'a> {
+    Box::new(of.iter().map(value).collect::<Vec<T>>())
+}
+
+fn task_columns<'a>(saved: &'a [Saved<'a>]) -> Columns<'a> {
+    vec![
+        column(saved, |of| of.vid),
+        column(saved, |of| &of.task.stage),
+        column(saved, |of| of.task.generation),
+        column(saved, |of| of.task.epoch),
+        column(saved, |of| of.task.dispatched_at),
+        column(saved, |of| &of.task.owner),
+        column(saved, |of| of.task.lease_until),
+        column(saved, |of| &of.intent),
+        column(saved, |of| of.task.attempts),
+        column(saved, |of| of.task.crashes),
+        column(saved, |of| &of.next),
+        column(saved, |of| of.task.settle_until),
+        column(saved, |of| of.task.slot_since),
+        column(saved, |of| of.wanted),
+        column(saved, |of| of.task.round),
+        column(saved, |of| &of.progress),
+        column(saved, |of| of.task.progress_at),
+        column(saved, |of| of.outcome),
+        column(saved, |of| of.code),
+        column(saved, |of| of.reason),
+        column(saved, |of| &of.memory),
+        column(saved, |of| of.seen_xmin),
+        column(saved, |of| &of.seen),
+    ]
+}
+
+/// A line of the history: the tape, its journey, who acts, what.
+type Line<'a> = (&'a str, Option<DateTime<Utc>>, &'a str, &'a Note);
+
+fn lines_of<'a>(locked: &'a Locked<'_>) -> impl Iterator<Item = Line<'a>> {
+    let journey = locked.tape().map(|tape| tape.stamps.begun());
+    locked.notes.iter().map(move |note| (locked.vid.as_str(), journey, locked.actor.as_str(), note))
+}
+
+fn event_columns<'a>(lines: &'a [Line<'a>]) -> Columns<'a> {
+    vec![
+        column(lines, |(tape, ..)| *tape),
+        column(lines, |(_, journey, ..)| *journey),
+        column(lines, |(_, _, actor, _)| *actor),
+        column(lines, |(.., note)| &note.stage),
+        column(lines, |(.., note)| note.kind),
+        column(lines, |(.., note)| &note.detail),
+    ]
+}
