@@ -148,6 +148,13 @@ async fn a_commit_whose_answer_is_lost_is_found_out_about_and_nothing_is_doubled
     tell("commits", &report("commits", &site, &hits));
     all_finished(&site, &vids).await.none();
     nobody_is_blamed(&site, &vids).await;
+    for vid in &vids {
+        assert_eq!(
+            site.events_of(vid, "abandoned").await,
+            [],
+            "{vid}: nobody waits for a lease under which nobody works"
+        );
+    }
 }
 
 /// Lets the process commit, and the server hear it, but not the process hear that it was done.

@@ -1,7 +1,7 @@
 //! The life of one delivery: claim, look, decide, act, look again, record. The same with a broker and without.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -73,6 +73,7 @@ pub struct Deliverer<S = Store, C = Cta> {
 }
 
 /// A claimed tape in our hands.
+#[derive(Clone)]
 struct Hand {
     claim: Claim,
     tape: Tape,
@@ -184,6 +185,8 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         gate: bool,
     ) -> Result<Result<Hand, Unclaimed>, StoreError> {
         let (owner, wanted) = (self.store.actor().to_owned(), stage.to_owned());
+        let in_doubt = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&in_doubt);
         let law = move |locked: &mut Locked<'_>| {
             let now = locked.now();
             let other_slots = locked.other_slots;
@@ -196,7 +199,11 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
             let (verdict, mut more) = task.claim(&wanted, generation, &owner, &tape, other_slots, &ground);
             notes.append(&mut more);
             match verdict {
-                Verdict::Claimed(claim) => Ok(Hand { claim, tape, task: task.clone(), now }),
+                Verdict::Claimed(claim) => {
+                    let hand = Hand { claim, tape, task: task.clone(), now };
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(hand.clone());
+                    Ok(hand)
+                }
                 Verdict::NeedsGate => Err(Unclaimed::NeedsGate),
                 Verdict::Busy(why) | Verdict::Stale(why) => Err(Report::Nothing(why).into()),
                 Verdict::Stopped(why) => Err(Report::Stopped(why).into()),
@@ -208,11 +215,28 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         };
         match claimed {
             Err(StoreError::Busy(why)) => Ok(Err(Report::Nothing(why).into())),
+            Err(error) => {
+                let claimed = in_doubt.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(hand) = claimed {
+                    self.unclaim(&hand, &error).await;
+                }
+                Err(error)
+            }
             Ok(Err(Unclaimed::Because(Report::Nothing(why)))) => {
                 debug!(%vid, stage, generation, "not claimed: {why}");
                 Ok(Err(Report::Nothing(why).into()))
             }
             other => other,
+        }
+    }
+
+    /// The database has not said whether the claim was committed. If it was, nobody works under it: the tape is given back as
+    /// soon as the database answers, and does not wait until the lease has run out.
+    async fn unclaim(&self, hand: &Hand, error: &StoreError) {
+        let why = format!("the database did not say whether the claim was committed: {error}");
+        if let Err(error) = self.record(hand, Worked::bare(Ending::Denied(why))).await {
+            let vid = &hand.tape.vid;
+            warn!(%vid, "if {vid} was claimed, its lease is left to run out: {error}");
         }
     }
 
