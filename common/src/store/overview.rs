@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::TimeDelta;
+use futures_util::TryStreamExt as _;
 use tokio_postgres::types::ToSql;
 
 use super::rows::{read_row, read_task_from};
@@ -271,24 +272,27 @@ impl Store {
         let values: Vec<&(dyn ToSql + Sync)> =
             values.iter().map(|value| value.as_ref() as &(dyn ToSql + Sync)).collect();
         let client = self.client().await?;
-        let rows = client.query(&format!("{}{condition}", self.statements.overview), &values).await?;
-        // Where the columns are is the same for all rows.
-        let place =
-            |name: &str| rows.first().and_then(|row| row.columns().iter().position(|column| column.name() == name));
-        let [task, who, why, until, now] =
-            ["k_tape", "hold_who", "hold_why", "hold_until", "now"].map(|name| place(name).unwrap_or_default());
-        rows.iter()
-            .map(|row| {
-                let has_task = row.get::<_, Option<&str>>(task).is_some();
-                let who: Option<String> = row.get(who);
-                Ok(Overview {
-                    row: read_row(row, TimeDelta::hours(1)),
-                    task: if has_task { Some(read_task_from(row, task)?) } else { None },
-                    hold: who.map(|who| Hold { who, why: row.get(why), until: row.get(until) }),
-                    now: row.get(now),
-                })
-            })
-            .collect()
+        let rows = client.query_raw(&format!("{}{condition}", self.statements.overview), values).await?;
+        let mut rows = std::pin::pin!(rows);
+        let mut overviews = Vec::new();
+        let mut places = None;
+        // Read while the server goes on.
+        while let Some(row) = rows.try_next().await? {
+            let [task, who, why, until, now] = *places.get_or_insert_with(|| {
+                // Where the columns are is the same for all rows.
+                ["k_tape", "hold_who", "hold_why", "hold_until", "now"]
+                    .map(|name| row.columns().iter().position(|column| column.name() == name).unwrap_or_default())
+            });
+            let has_task = row.get::<_, Option<&str>>(task).is_some();
+            let who: Option<String> = row.get(who);
+            overviews.push(Overview {
+                row: read_row(&row, TimeDelta::hours(1)),
+                task: if has_task { Some(read_task_from(&row, task)?) } else { None },
+                hold: who.map(|who| Hold { who, why: row.get(why), until: row.get(until) }),
+                now: row.get(now),
+            });
+        }
+        Ok(overviews)
     }
 }
 

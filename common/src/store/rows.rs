@@ -3,9 +3,8 @@
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, Timestamp};
+use tokio_postgres::types::{FromSql, Json, Timestamp};
 
 use super::SUMMER_TIME;
 use crate::journey::{Mode, Stamps, State};
@@ -93,18 +92,17 @@ pub(super) fn read_row(row: &Row, tolerance: TimeDelta) -> Result<Tape, OddRow> 
 }
 
 fn instant(row: &Row, column: &str) -> Result<Option<DateTime<Utc>>, String> {
-    let seconds = row.try_get::<_, Option<f64>>(column).map_err(|error| format!("{column} cannot be read: {error}"))?;
-    let Some(seconds) = seconds else { return Ok(None) };
-    #[expect(clippy::cast_possible_truncation, reason = "an f64 that is too large saturates and is refused below")]
-    let whole = seconds.round() as i64;
-    DateTime::from_timestamp(whole, 0)
-        .filter(|_| seconds.is_finite())
-        .map(Some)
-        .ok_or_else(|| format!("{column} is not a time that can be reckoned with"))
-}
-
-fn json<T: DeserializeOwned>(value: Option<Value>, what: &str) -> anyhow::Result<Option<T>> {
-    value.map(serde_json::from_value).transpose().with_context(|| format!("the task row's {what} cannot be read"))
+    let whole = match row.try_get::<_, Option<Timestamp<DateTime<Utc>>>>(column) {
+        Ok(None) => return Ok(None),
+        // A table made by hand may have parts of a second.
+        Ok(Some(Timestamp::Value(at))) => {
+            let up = i64::from(at.timestamp_subsec_micros() >= 500_000);
+            DateTime::from_timestamp(at.timestamp() + up, 0)
+        }
+        // An infinity, or a year that no calendar of ours has.
+        Ok(Some(_)) | Err(_) => None,
+    };
+    whole.map(Some).ok_or_else(|| format!("{column} is not a time that can be reckoned with"))
 }
 
 /// The task row, where it is all that was asked for.
@@ -124,6 +122,10 @@ pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
             debug_assert_eq!(self.0.columns()[index].name().trim_start_matches("k_"), name);
             self.0.try_get(index).with_context(|| format!("column {name} of the task table"))
         }
+        fn json<T: DeserializeOwned>(&mut self, name: &str) -> anyhow::Result<Option<T>> {
+            let value = self.next::<Option<Json<T>>>(name);
+            Ok(value.with_context(|| format!("the task row's {name} cannot be read"))?.map(|json| json.0))
+        }
     }
     let mut columns = Columns(row, first);
     let vid: &str = columns.next("tape")?;
@@ -135,7 +137,7 @@ pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
         dispatched_at: columns.next("dispatched_at")?,
         owner: columns.next("owner")?,
         lease_until: columns.next("lease_until")?,
-        intent: json(columns.next("intent")?, "intent")?,
+        intent: columns.json("intent")?,
         attempts: columns.next("attempts")?,
         crashes: columns.next("crashes")?,
         next: match columns.next::<Option<Timestamp<DateTime<Utc>>>>("next_attempt_at")? {
@@ -153,7 +155,7 @@ pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
             }
         },
         round: columns.next("round")?,
-        progress: json(columns.next("progress")?, "progress")?,
+        progress: columns.json("progress")?,
         progress_at: columns.next("progress_at")?,
         outcome: match columns.next::<Option<&str>>("outcome")? {
             None => None,
@@ -166,11 +168,11 @@ pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
                 (columns.next("reason_code")?, columns.next("reason")?);
             code.map(|code| Kept { code, text: text.unwrap_or_default() })
         },
-        memory: json(columns.next("memory")?, "memory")?.unwrap_or_default(),
+        memory: columns.json("memory")?.unwrap_or_default(),
         seen: {
             // The xmin beside it is for queries.
             columns.1 += 1;
-            json(columns.next("seen")?, "seen")?
+            columns.json("seen")?
         },
     })
 }

@@ -10,10 +10,10 @@ pub(super) fn columns(alias: &str) -> String {
     let mut list: Vec<String> = State::ALL
         .map(|state| {
             let column = state.column();
-            format!("extract(epoch from {alias}.{column}::timestamptz)::float8 AS {column}")
+            format!("{alias}.{column}::timestamptz AS {column}")
         })
         .into();
-    list.push(format!("extract(epoch from {alias}.last_write_date::timestamptz)::float8 AS last_write_date"));
+    list.push(format!("{alias}.last_write_date::timestamptz AS last_write_date"));
     for (column, kind) in [
         ("tape", "text"),
         ("mode", "text"),
