@@ -119,7 +119,15 @@ pub fn coloured(text: impl AsRef<str>, colour: Option<Color>) -> Cell {
 
 /// The text with control characters escaped.
 pub fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// The text in lines of at most so many characters, broken at blanks where there are any.
