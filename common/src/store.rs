@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, Timestamp, ToSql};
 
@@ -106,6 +107,9 @@ pub(crate) fn describe(error: tokio_postgres::Error) -> anyhow::Error {
 /// it, the server may have failed over. In a busy program the next statement says so just as soon.
 const RESTED: Duration = Duration::from_secs(1);
 
+/// Connections that are left to who waits for no row: shared transactions, leases.
+const SPARE: usize = 4;
+
 /// How long it may take to say that it lives.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -119,6 +123,8 @@ pub struct Store {
     metrics: Arc<Metrics>,
     counted: Arc<Mutex<Option<picture::Counted>>>,
     together: Arc<together::Together>,
+    /// How many may wait for rows at once.
+    patient: Arc<Semaphore>,
 }
 
 /// One tape under its locks, and what shall become of it. Given to a law, which changes it; written back afterwards.
@@ -367,6 +373,7 @@ impl Store {
             metrics: Arc::default(),
             counted: Arc::default(),
             together: Arc::default(),
+            patient: Arc::new(Semaphore::new(if connections > SPARE { connections - SPARE } else { connections })),
         })
     }
 
@@ -449,18 +456,39 @@ impl Store {
         gate: bool,
         law: impl FnOnce(&mut Locked<'_>) -> R,
     ) -> Result<R, StoreError> {
+        // Whoever waits for rows leaves some connections to those who do not.
+        let _turn = self.patient.acquire().await.context("the store is closed")?;
         let client = self.client().await?;
+        let done = self.transaction(&client, vid, gate, true, &self.actor, |locked| Some(law(locked))).await?;
+        done.ok_or_else(|| anyhow::anyhow!("a law that always answers has not answered").into())
+    }
+
+    /// One tape's transaction. None, and nothing is written: the law wants none of it; or, where rows of others are not to be
+    /// waited for, the rows are not both there and free.
+    async fn transaction<R>(
+        &self,
+        client: &Client,
+        vid: &Vid,
+        gate: bool,
+        waits: bool,
+        actor: &str,
+        law: impl FnOnce(&mut Locked<'_>) -> Option<R>,
+    ) -> Result<Option<R>, StoreError> {
         let statements = &self.statements;
+        let (lock_row, lock_task) = match waits {
+            true => (&statements.lock_row, &statements.lock_task),
+            false => (&statements.lock_row_free, &statements.lock_task_free),
+        };
         // Everything is prepared before anything is sent: what waits for its plan would be overtaken.
         let lock_gate = match gate {
             true => Some(client.prepare_cached(&statements.lock_gate).await?),
             false => None,
         };
-        let lock_row = client.prepare_cached(&statements.lock_row).await?;
-        let lock_task = client.prepare_cached(&statements.lock_task).await?;
+        let lock_row = client.prepare_cached(lock_row).await?;
+        let lock_task = client.prepare_cached(lock_task).await?;
         let name = vid.as_str();
         let of_tape: [&(dyn ToSql + Sync); 1] = [&name];
-        let tx = Transaction::new(&client);
+        let tx = Transaction::new(client);
         let (mut row, mut under_locks) = (None, None);
         let gate_locked = async {
             match &lock_gate {
@@ -484,11 +512,14 @@ impl Store {
             Some(_) => Some(read_task(&under_locks)?),
             None => None,
         };
+        if !waits && (row.is_none() || task.is_none()) {
+            return Ok(None);
+        }
         let rows = (row.as_ref().map(|row| read_row(row, tolerance)), task);
         let control = read_control(under_locks.try_get("controls")?);
-        let mut locked = Locked::with(vid, rows, control, &self.settings, clock, &self.actor);
+        let mut locked = Locked::with(vid, rows, control, &self.settings, clock, actor);
         let before = locked.task.clone();
-        let result = law(&mut locked);
+        let Some(result) = law(&mut locked) else { return Ok(None) };
         #[cfg(feature = "failpoints")]
         let step = locked.step(before.as_ref());
         let notes = locked.notes.clone();
@@ -498,13 +529,13 @@ impl Store {
             crate::failpoint::pass_at("committing", &[&step.0, step.1], vid);
             tx.commit().await
         };
-        self.write(&client, locked, before, commit).await?;
+        self.write(client, locked, before, commit).await?;
         // Only what is committed is counted.
         notes.iter().for_each(|note| self.metrics.noted(note.kind, note.stage.as_deref(), &note.detail));
         if let Some(request) = &statistics {
             self.metrics.repacked(request);
         }
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// Writes what has changed, and commits.

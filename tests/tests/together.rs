@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::journey::{Mode, State};
@@ -13,7 +14,8 @@ use cta_sim::World;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use journeys::proxy::Proxy;
-use journeys::site::Site;
+use journeys::site::{PATIENCE, Site};
+use journeys::steps::moment;
 use serde_json::json;
 
 /// A site with so many tapes, and their names.
@@ -62,7 +64,7 @@ async fn noted(site: &Site, vid: &Vid) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn who_waits_is_written_by_one_transaction_and_each_by_its_own_law() {
     let (site, vids) = site(70).await;
-    let store = site.store();
+    let store = site.store().acting("somebody");
     for (round, (tapes, shared)) in [(1, 1), (20, 1), (32, 1), (33, 2), (70, 3)].into_iter().enumerate() {
         let before = attempts(&site, &vids).await;
         let asked = &vids[..tapes];
@@ -79,6 +81,10 @@ async fn who_waits_is_written_by_one_transaction_and_each_by_its_own_law() {
         let last = attempts(&site, std::slice::from_ref(vid)).await[0];
         let expected: Vec<_> = (1..=last).map(|number| json!({"of": vid.as_str(), "attempts": number})).collect();
         assert_eq!(noted(&site, vid).await, expected);
+        let journey = site.row(vid.as_str()).await.row.expect("a lawful row").stamps.begun().naive_utc();
+        for event in site.events_of(vid.as_str(), "edited").await {
+            assert_eq!((event.actor.as_str(), event.journey), ("somebody", Some(journey)), "{vid}");
+        }
     }
 }
 
@@ -108,7 +114,19 @@ async fn who_is_locked_by_somebody_else_holds_up_nobody() {
     );
     psql.batch_execute(&lock).await.expect("the locks");
     let counted = join_all(vids.iter().map(|vid| store.together(vid, count))).await;
+    // By itself as well: it is waited for, but nobody waits for it.
+    for vid in [row, task] {
+        let (alone, other) = tokio::join!(store.together(vid, count), async {
+            tokio::task::yield_now().await;
+            store.together(&vids[0], |locked| locked.now()).await
+        });
+        assert!(matches!(alone, Err(StoreError::Busy(_))), "{alone:?}");
+        assert!(other.is_ok(), "{other:?}");
+    }
     psql.batch_execute("COMMIT").await.expect("the end");
+    for vid in [row, task] {
+        store.together(vid, |_| ()).await.expect("it is free");
+    }
     let mut free = Vec::new();
     for (vid, counted) in vids.iter().zip(counted) {
         match counted {
@@ -144,6 +162,12 @@ async fn a_law_that_panics_takes_nobody_with_it() {
     }
     assert_eq!(attempts(&site, &vids).await, [1, 1, 1, 0, 1]);
     assert_eq!(transactions(&site, &[&vids[..3], &vids[4..]].concat()).await, 1);
+    let alone = AssertUnwindSafe(store.together(&vids[3], |locked| {
+        count(locked);
+        assert!(locked.task.is_none(), "a fault of the law, alone");
+    }));
+    assert!(alone.catch_unwind().await.is_err());
+    assert_eq!(attempts(&site, &vids).await, [1, 1, 1, 0, 1]);
     // Who comes later is served.
     let later = join_all(vids.iter().map(|vid| store.together(vid, count))).await;
     later.iter().for_each(|counted| assert!(counted.is_ok(), "{counted:?}"));
@@ -485,25 +509,189 @@ async fn who_goes_away_while_it_waits_disturbs_nobody() {
     assert_eq!(attempts(&site, &vids).await[1], 1);
 }
 
-/// While the server is away nothing is known to be written; when it is back, all goes on.
-#[tokio::test]
-async fn an_outage_is_told_to_everybody_and_does_not_last() {
-    let (site, vids) = site(5).await;
+/// A proxy before the database, and a store behind it.
+async fn behind_a_proxy(site: &Site) -> (Arc<Proxy>, Store) {
     let mut settings = site.settings.clone();
     let proxy = Proxy::to(&format!("{}:{}", settings.database.host, settings.database.port)).await;
     let address = proxy.address();
     let (host, port) = address.split_once(':').expect("an address");
     (settings.database.host, settings.database.port) = (host.to_owned(), port.parse().expect("a port"));
-    let store = Store::sized(Arc::new(settings), "behind", 3).unwrap();
-    store.ready().await.expect("through the proxy");
-    proxy.cut();
-    let asked = join_all(vids.iter().map(|vid| store.together(vid, count))).await;
+    let store = Store::sized(Arc::new(settings), "behind", 3).expect("a store");
+    (Arc::new(proxy), store)
+}
+
+/// Counts all of them once: from then on everything is planned on its connection, and the next commit is sent before anything
+/// has to be answered but the locks.
+async fn planned(store: &Store, vids: &[Vid]) {
+    join_all(vids.iter().map(|vid| store.together(vid, count)))
+        .await
+        .iter()
+        .for_each(|counted| assert!(counted.is_ok()));
+}
+
+/// Waits until so many have been counted twice, and does not wait for a lock.
+async fn committed(site: &Site, tapes: i64) {
+    let line = format!("SELECT count(*) FROM {} WHERE attempts = 2", site.beside("_task"));
+    while site.number(&line).await != tapes {
+        moment().await;
+    }
+}
+
+/// While the server is away nothing is known to be written, when it is back all goes on: away before anything is asked, and
+/// when all laws have been.
+#[tokio::test]
+async fn an_outage_is_told_to_everybody_and_does_not_last() {
+    let (site, vids) = site(5).await;
+    for late in [false, true] {
+        let (proxy, store) = behind_a_proxy(&site).await;
+        let before = attempts(&site, &vids).await;
+        if !late {
+            proxy.cut();
+        }
+        let last = vids.len() - 1;
+        let asked = join_all(vids.iter().enumerate().map(|(number, vid)| {
+            let proxy = Arc::clone(&proxy);
+            store.together(vid, move |locked| {
+                if number == last {
+                    proxy.cut();
+                }
+                count(locked)
+            })
+        }))
+        .await;
+        for asked in &asked {
+            assert!(matches!(asked, Err(StoreError::Database(_))), "{asked:?}");
+        }
+        assert_eq!(attempts(&site, &vids).await, before, "{late}");
+        proxy.thaw();
+        let asked = join_all(vids.iter().map(|vid| store.together(vid, count))).await;
+        for (asked, before) in asked.into_iter().zip(before) {
+            assert_eq!(asked.expect("written"), before + 1);
+        }
+        assert_eq!(transactions(&site, &vids).await, 1);
+    }
+}
+
+/// The server commits, and nobody hears of it: nobody is told that it was done, nor that it was not.
+#[tokio::test]
+async fn a_commit_of_several_that_is_not_answered_is_in_doubt_for_all() {
+    let (site, vids) = site(4).await;
+    let (proxy, store) = behind_a_proxy(&site).await;
+    planned(&store, &vids).await;
+    let last = vids.len() - 1;
+    let asked = join_all(vids.iter().enumerate().map(|(number, vid)| {
+        let proxy = Arc::clone(&proxy);
+        store.together(vid, move |locked| {
+            if number == last {
+                proxy.freeze_answers();
+            }
+            count(locked)
+        })
+    }));
+    let meanwhile = async {
+        committed(&site, 4).await;
+        proxy.cut();
+    };
+    let (asked, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(asked, meanwhile) }).await.expect("an end");
     for asked in &asked {
         assert!(matches!(asked, Err(StoreError::Database(_))), "{asked:?}");
     }
-    assert_eq!(attempts(&site, &vids).await, [0; 5]);
-    proxy.thaw();
-    let asked = join_all(vids.iter().map(|vid| store.together(vid, count))).await;
-    asked.into_iter().for_each(|asked| assert_eq!(asked.expect("written"), 1));
-    assert_eq!(transactions(&site, &vids).await, 1);
+    assert_eq!(attempts(&site, &vids).await, [2; 4]);
+}
+
+/// As a firewall that has forgotten a connection: nothing ends it, and nothing comes back.
+#[tokio::test]
+async fn a_connection_that_falls_silent_does_not_keep_the_others_waiting_for_ever() {
+    let (site, vids) = site(10).await;
+    let (proxy, store) = behind_a_proxy(&site).await;
+    planned(&store, &vids).await;
+    let line = "SELECT client_port::int8 FROM pg_stat_activity WHERE application_name = 'behind' AND datname = current_database()";
+    let port = u16::try_from(site.number(line).await).expect("a port");
+    let asked = join_all(vids[..8].iter().enumerate().map(|(number, vid)| {
+        let frozen = Arc::clone(&proxy);
+        store.together(vid, move |locked| {
+            if number == 0 {
+                frozen.freeze_answers_of(port);
+            }
+            count(locked)
+        })
+    }));
+    let later = async {
+        committed(&site, 8).await;
+        store.together(&vids[9], count).await
+    };
+    let (asked, later) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(asked, later) }).await.expect("nobody waits for ever");
+    for asked in &asked {
+        assert!(
+            matches!(asked, Err(StoreError::Database(why)) if why.to_string().contains("has not answered")),
+            "{asked:?}"
+        );
+    }
+    assert_eq!(later.expect("by another connection"), 2);
+    // The silent one is given to nobody.
+    for vid in &vids {
+        let again = tokio::time::timeout(Duration::from_secs(10), store.together(vid, |_| ())).await;
+        again.expect("an answer").expect("done");
+    }
+}
+
+/// The row is locked first: what is decided upon is read when that is done.
+#[tokio::test]
+async fn a_hold_that_is_put_while_the_table_is_waited_for_is_seen() {
+    for tapes in [1, 3] {
+        let (site, vids) = site(tapes).await;
+        let store = Store::sized(site.store().settings().clone(), "patient", 2).unwrap();
+        store.ready().await.unwrap();
+        let psql = site.database.client().await;
+        psql.batch_execute(&format!("BEGIN; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", site.table()))
+            .await
+            .expect("a lock");
+        let asked = join_all(vids.iter().map(|vid| store.together(vid, |locked| locked.control.hold.is_some())));
+        let meanwhile = async {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patient' \
+                         AND wait_event_type = 'Lock' AND datname = current_database()";
+            while site.number(waits).await == 0 {
+                moment().await;
+            }
+            let hold = format!(
+                "INSERT INTO {} (kind, name, who, why) VALUES ('hold', '{}', 'eve', 'w'); COMMIT",
+                site.beside("_control"),
+                vids[0]
+            );
+            psql.batch_execute(&hold).await.expect("the hold");
+        };
+        let (asked, ()) = tokio::join!(asked, meanwhile);
+        for (number, held) in asked.into_iter().enumerate() {
+            assert_eq!(held.expect("it was let go in time"), number == 0, "{number} of {tapes}");
+        }
+    }
+}
+
+/// A table without the key that ATRESYS's has: no row of two is stamped.
+#[tokio::test]
+async fn a_tape_with_two_rows_is_refused_and_no_other() {
+    let (site, vids) = site(4).await;
+    let table = site.table();
+    site.sql(&format!(
+        "DO $$ BEGIN EXECUTE (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) \
+         FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'p'); END $$; \
+         INSERT INTO {table} SELECT * FROM {table} WHERE tape = '{}'",
+        vids[1]
+    ))
+    .await;
+    let store = site.store();
+    for tapes in [&vids[..], &vids[1..2]] {
+        let asked = join_all(tapes.iter().map(|vid| {
+            store.together(vid, |locked| {
+                locked.change = RowChange::Stamp(State::Started);
+            })
+        }))
+        .await;
+        for (vid, asked) in tapes.iter().zip(asked) {
+            assert_eq!(asked.is_err(), *vid == vids[1], "{vid}: {asked:?}");
+        }
+    }
+    let stamped = format!("SELECT count(*) FROM {table} WHERE started IS NOT NULL");
+    assert_eq!(site.number(&stamped).await, 3);
 }

@@ -23,6 +23,9 @@ use crate::edge::{Admin, Rows};
 use crate::listing::ListingError;
 use crate::look;
 
+/// What was done in CTA must get into the history: it is tried as long as the lease could matter to anybody, so many leases.
+const LEASES: u32 = 4;
+
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
@@ -188,6 +191,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         let in_doubt = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&in_doubt);
         let law = move |locked: &mut Locked<'_>| {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let now = locked.now();
             let other_slots = locked.other_slots;
             let (tape, task, ground, notes) = locked.parts();
@@ -233,9 +237,18 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
     /// The database has not said whether the claim was committed. If it was, nobody works under it: the tape is given back as
     /// soon as the database answers, and does not wait until the lease has run out.
     async fn unclaim(&self, hand: &Hand, error: &StoreError) {
+        let vid = &hand.tape.vid;
         let why = format!("the database did not say whether the claim was committed: {error}");
-        if let Err(error) = self.record(hand, Worked::bare(Ending::Denied(why))).await {
-            let vid = &hand.tape.vid;
+        let given_back = self.patiently(vid, self.settings.lease / 10, |locked| {
+            let (tape, task, ground, notes) = locked.parts();
+            let Some(task) = task.as_mut().filter(|task| task.epoch == hand.claim.epoch) else { return };
+            let ending = Ending::Denied(why.clone());
+            let (recorded, mut more) =
+                task.record(&hand.claim, tape, ending, Learned::default(), SlotLook::default(), &ground);
+            notes.append(&mut more);
+            locked.change = recorded.row;
+        });
+        if let Err(error) = given_back.await {
             warn!(%vid, "if {vid} was claimed, its lease is left to run out: {error}");
         }
     }
@@ -285,7 +298,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
     async fn panicked(&self, hand: &Hand, text: &str) -> Result<Report, StoreError> {
         let vid = &hand.tape.vid;
         tracing::error!(%vid, stage = hand.claim.stage.name, "a fault of this program: panicked while working on {vid}: {text}");
-        self.patiently(vid, |locked| {
+        self.patiently(vid, self.settings.lease * LEASES, |locked| {
             let (_, task, ground, notes) = locked.parts();
             let Some(task) = task.as_mut().filter(|task| task.epoch == hand.claim.epoch) else {
                 return Report::Nothing("its lease was lost".to_owned());
@@ -503,7 +516,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
     async fn answered(&self, hand: &Hand, effect: Effect, detail: Value) -> Result<(Task, DateTime<Utc>), Ending> {
         let epoch = hand.claim.epoch;
         let closed = self
-            .patiently(&hand.tape.vid, |locked| {
+            .patiently(&hand.tape.vid, self.settings.lease * LEASES, |locked| {
                 let now = locked.now();
                 let (_, task, ground, notes) = locked.parts();
                 let task = task.as_mut().filter(|task| task.epoch == epoch)?;
@@ -544,7 +557,10 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
             .await
         {
             Ok(counted) => counted,
-            Err(_) => self.patiently(vid, |locked| law(locked)).await?,
+            Err(error) => {
+                debug!(%vid, "not recorded at once: {error}");
+                self.patiently(vid, self.settings.lease * LEASES, |locked| law(locked)).await?
+            }
         };
         Ok(match counted {
             Counted::Done => Report::Done,
@@ -557,9 +573,13 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
         })
     }
 
-    /// What was done in CTA must get into the history: a row that is locked is waited for, and a database that is away too,
-    /// as long as the lease could matter to anybody.
-    async fn patiently<R>(&self, vid: &Vid, mut law: impl FnMut(&mut Locked<'_>) -> R) -> Result<R, StoreError> {
+    /// A row that is locked is waited for, and a database that is away too, for so long.
+    async fn patiently<R>(
+        &self,
+        vid: &Vid,
+        limit: Duration,
+        mut law: impl FnMut(&mut Locked<'_>) -> R,
+    ) -> Result<R, StoreError> {
         let begun = self.store.clock();
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut stop_now = self.stop_now.clone();
@@ -567,9 +587,7 @@ impl<S: Rows, C: Admin> Deliverer<S, C> {
             match self.store.locked(vid, false, &mut law).await {
                 Ok(result) => return Ok(result),
                 Err(error) => {
-                    if self.store.clock().duration_since(begun) > self.settings.lease * 4
-                        || *stop_now.borrow_and_update()
-                    {
+                    if self.store.clock().duration_since(begun) > limit || *stop_now.borrow_and_update() {
                         return Err(error);
                     }
                     warn!(%vid, "not recorded yet: {error}");

@@ -47,6 +47,8 @@ pub(super) struct Statements {
     pub lock_gate: String,
     pub lock_row: String,
     pub lock_task: String,
+    pub lock_row_free: String,
+    pub lock_task_free: String,
     pub lock_rows_together: String,
     pub lock_tasks_together: String,
     pub controls_together: String,
@@ -121,6 +123,21 @@ impl Statements {
         let task: String =
             TASK_COLUMNS.split(", ").map(|column| format!("k.{}", column.trim())).collect::<Vec<_>>().join(", ");
         let concerned = concerns::source(&t, &task_table);
+        // The task row under its lock, and what must be read under all locks. It has a line of its own beside it, so that
+        // the rest is told where there is no task row; what is selected beside it is evaluated when the lock is held.
+        // The main row is locked by a statement before: a task row that was made meanwhile must be seen.
+        let lock_task = |lock: &str| {
+            format!(
+                "SELECT k.*, clock_timestamp() AS now, nextval('{generation_seq}') AS next_generation, nextval('{epoch_seq}') AS next_epoch, \
+             random() AS jitter, set_config('cta_repack.followed', 'on', true) AS followed, \
+             extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
+             CASE WHEN $2 THEN (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) END AS other_slots, \
+             (SELECT jsonb_agg(jsonb_build_object('kind', kind, 'name', name, 'who', who, 'why', why, \
+              'until', CASE WHEN isfinite(until) THEN until END)) FROM {control} \
+              WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') AND (until IS NULL OR until > clock_timestamp())) AS controls \
+             FROM (SELECT 1) one LEFT JOIN LATERAL (SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 {lock}) k ON true"
+            )
+        };
         Statements {
             concerns: concerns::new_ones(&concerned),
             count_concerns: concerns::counted(&concerned),
@@ -137,19 +154,10 @@ impl Statements {
                 .to_owned(),
             lock_gate: format!("SELECT 1 FROM {control} WHERE kind = 'gate' AND name = 'slots' FOR UPDATE"),
             lock_row: format!("SELECT {row} FROM {t} m WHERE m.tape = $1 FOR UPDATE"),
-            // The task row under its lock, and what must be read under all locks. It has a line of its own beside it, so that
-            // the rest is told where there is no task row; what is selected beside it is evaluated when the lock is held.
-            // The main row is locked by a statement before: a task row that was made meanwhile must be seen.
-            lock_task: format!(
-                "SELECT k.*, clock_timestamp() AS now, nextval('{generation_seq}') AS next_generation, nextval('{epoch_seq}') AS next_epoch, \
-                 random() AS jitter, set_config('cta_repack.followed', 'on', true) AS followed, \
-                 extract(timezone FROM '2026-01-15 12:00Z'::timestamptz) <> extract(timezone FROM '2026-07-15 12:00Z'::timestamptz) AS summer, \
-                 CASE WHEN $2 THEN (SELECT count(*) FROM {task_table} WHERE slot_since IS NOT NULL AND tape <> $1) END AS other_slots, \
-                 (SELECT jsonb_agg(jsonb_build_object('kind', kind, 'name', name, 'who', who, 'why', why, \
-                  'until', CASE WHEN isfinite(until) THEN until END)) FROM {control} \
-                  WHERE ((kind = 'hold' AND name = $1) OR kind = 'pause') AND (until IS NULL OR until > clock_timestamp())) AS controls \
-                 FROM (SELECT 1) one LEFT JOIN LATERAL (SELECT {TASK_COLUMNS} FROM {task_table} WHERE tape = $1 FOR UPDATE) k ON true"
-            ),
+            lock_task: lock_task("FOR UPDATE"),
+            // Of rows that somebody else has locked nothing is found, as if they were not there.
+            lock_row_free: format!("SELECT {row} FROM {t} m WHERE m.tape = $1 FOR UPDATE SKIP LOCKED"),
+            lock_task_free: lock_task("FOR UPDATE SKIP LOCKED"),
             // As the two above for several tapes: whatever somebody else has locked is left out.
             lock_rows_together: format!("SELECT {row} FROM {t} m WHERE m.tape = ANY($1) FOR UPDATE SKIP LOCKED"),
             lock_tasks_together: format!(

@@ -8,18 +8,19 @@
 //! rows are locked by somebody else, are odd or are not there, and one for which the law wants more than a stamp, goes alone
 //! by [`Store::locked`]: as does every one of them when anything at all is refused.
 
-use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use deadpool_postgres::Client;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
-use tracing::debug;
+use tracing::warn;
 
 use super::pipeline::{Transaction, in_order};
 use super::rows::{Clock, read_row, read_task};
@@ -35,6 +36,10 @@ const FEW: usize = 4;
 
 /// Tapes of one transaction: their rows are locked until it is committed.
 const LARGEST: usize = 32;
+
+/// A connection that has not answered for so long is given up: others wait for it. Locks are not waited for, but those of
+/// whole tables, for two seconds each.
+const LONGEST: Duration = Duration::from_secs(20);
 
 type Law = Box<dyn FnMut(&mut Locked<'_>) + Send>;
 
@@ -100,13 +105,17 @@ impl Together {
 }
 
 /// Carries requests out. Leaves nobody waiting, even when it panics.
-struct Runner<'a> {
-    together: &'a Together,
+struct Runner {
+    together: Arc<Together>,
     carried: usize,
     gone: bool,
 }
 
-impl Runner<'_> {
+impl Runner {
+    fn new(together: &Arc<Together>) -> Runner {
+        Runner { together: Arc::clone(together), carried: 0, gone: false }
+    }
+
     /// The next that may go together, each VID once. None: it has nothing to do any more, for nobody waits, or somebody else
     /// comes to those who do.
     fn next(&mut self) -> Option<Vec<Request>> {
@@ -132,7 +141,7 @@ impl Runner<'_> {
     }
 }
 
-impl Drop for Runner<'_> {
+impl Drop for Runner {
     fn drop(&mut self) {
         if self.gone {
             return;
@@ -164,7 +173,8 @@ impl Store {
             *result = Some(law(locked));
         });
         if self.together.push(Request { vid: vid.clone(), actor: Arc::clone(&self.actor), law, answer }) {
-            tokio::spawn(self.clone().carry_out());
+            // There before it runs: a program that ends may never let it.
+            tokio::spawn(self.clone().carry_out(Runner::new(&self.together)));
         }
         let turn = answered.await;
         let mut kept = Arc::try_unwrap(kept)
@@ -179,10 +189,10 @@ impl Store {
     }
 
     /// Until nobody waits, or others come to those who do.
-    async fn carry_out(self) {
-        let mut runner = Runner { together: &self.together, carried: 0, gone: false };
+    async fn carry_out(self, mut runner: Runner) {
         while let Some(mut batch) = runner.next() {
-            let turns = self.transact(&mut batch).await;
+            let tapes = batch.len();
+            let turns = self.carry_out_batch(&mut batch).await;
             for (number, Request { law, answer, .. }) in batch.into_iter().enumerate() {
                 // Whoever is answered finds that nobody else has the law.
                 drop(law);
@@ -194,21 +204,50 @@ impl Store {
                 let _ = answer.send(turn);
             }
             if let Err(Fault::Refused(why)) = &turns {
-                debug!("several tapes could not be written together, each goes alone: {why}");
+                warn!("{tapes} tapes could not be written by one transaction, each goes alone: {why}");
             }
         }
     }
 
-    /// Locks, asks the laws, writes, commits. Which of the requests are committed; after an error, none that is known of.
-    async fn transact(&self, batch: &mut [Request]) -> Result<Vec<bool>, Fault> {
+    /// One transaction, as long as the server answers.
+    async fn carry_out_batch(&self, batch: &mut [Request]) -> Result<Vec<bool>, Fault> {
         let client = self.client().await.map_err(|error| Fault::Away(error.to_string()))?;
+        let transaction = async {
+            match batch {
+                [one] => self.transact_one(&client, one).await,
+                several => self.transact(&client, several).await,
+            }
+        };
+        match tokio::time::timeout(LONGEST, transaction).await {
+            Ok(turns) => turns,
+            Err(_) => {
+                // Nobody else shall have a connection that does not answer.
+                drop(Client::take(client));
+                Err(Fault::Away(format!("PostgreSQL has not answered for {} s", LONGEST.as_secs())))
+            }
+        }
+    }
+
+    /// As [`Store::locked`], but for rows that are not free: what several are written by costs more than it spares one.
+    async fn transact_one(&self, client: &Client, request: &mut Request) -> Result<Vec<bool>, Fault> {
+        let Request { vid, actor, law, .. } = request;
+        let done = self.transaction(client, vid, false, false, actor, |locked| ask(law, locked)).await;
+        match done {
+            Ok(done) => Ok(vec![done.is_some()]),
+            Err(StoreError::Busy(why)) => Err(Fault::Refused(why)),
+            Err(error @ StoreError::Database(_)) => Err(Fault::Away(error.to_string())),
+        }
+    }
+
+    /// Locks, asks the laws, writes, commits. Which of the requests are committed; after an error, none that is known of.
+    async fn transact(&self, client: &Client, batch: &mut [Request]) -> Result<Vec<bool>, Fault> {
         let statements = &self.statements;
         let lock_rows = client.prepare_cached(&statements.lock_rows_together).await?;
         let lock_tasks = client.prepare_cached(&statements.lock_tasks_together).await?;
         let controls = client.prepare_cached(&statements.controls_together).await?;
         let names: Vec<String> = batch.iter().map(|request| request.vid.as_str().to_owned()).collect();
         let of_tapes: [&(dyn ToSql + Sync); 1] = [&names];
-        let tx = Transaction::new(&client);
+        let tx = Transaction::new(client);
         let (mut rows, mut tasks, mut control_lines) = (Vec::new(), Vec::new(), Vec::new());
         in_order::<tokio_postgres::Error>(vec![
             tx.begin().boxed(),
@@ -232,15 +271,11 @@ impl Store {
             let vid = &request.vid;
             let before = task.clone();
             let mut locked = Locked::with(vid, (Some(row), Some(task)), control, &self.settings, clock, &request.actor);
-            let law = &mut request.law;
-            let asked: Result<(), Box<dyn Any + Send>> =
-                std::panic::catch_unwind(AssertUnwindSafe(|| law(&mut locked)));
-            // It panics once more where it goes alone, and is told of there.
-            if asked.is_ok() && locked.is_plain() {
+            if ask(&mut request.law, &mut locked).is_some() && locked.is_plain() {
                 joined.push(Joined { number, locked, before });
             }
         }
-        self.stamp_together(&client, &mut joined).await?;
+        self.stamp_together(client, &mut joined).await?;
         if joined.is_empty() {
             return Ok(committed);
         }
@@ -273,7 +308,7 @@ impl Store {
     }
 
     /// Sets the stamps that the laws want, those of one state at a time.
-    async fn stamp_together(&self, client: &deadpool_postgres::Client, joined: &mut [Joined<'_>]) -> Result<(), Fault> {
+    async fn stamp_together(&self, client: &Client, joined: &mut [Joined<'_>]) -> Result<(), Fault> {
         let mut wanted: Vec<(State, Vec<String>)> = Vec::new();
         for Joined { locked, .. } in joined.iter() {
             let RowChange::Stamp(state) = locked.change else { continue };
@@ -299,6 +334,11 @@ impl Store {
     }
 }
 
+/// None: it panicked. It does so once more where it goes alone, and is told of there.
+fn ask(law: &mut Law, locked: &mut Locked<'_>) -> Option<()> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| law(locked))).ok()
+}
+
 impl Locked<'_> {
     /// The law wants no more than a stamp, the task row and the history.
     fn is_plain(&self) -> bool {
@@ -321,8 +361,20 @@ struct Joined<'a> {
     before: Task,
 }
 
+/// What cannot be read of one may be read of the others.
+fn unread(error: tokio_postgres::Error) -> Fault {
+    Fault::Refused(error.to_string())
+}
+
 fn by_tape(rows: &[Row]) -> Result<HashMap<&str, &Row>, Fault> {
-    rows.iter().map(|row| Ok((row.try_get::<_, &str>("tape")?, row))).collect()
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let name: &str = row.try_get("tape").map_err(unread)?;
+        if found.insert(name, row).is_some() {
+            return Err(Fault::Refused(format!("{name} has several rows")));
+        }
+    }
+    Ok(found)
 }
 
 #[derive(Default)]
@@ -334,13 +386,13 @@ struct Controls {
 fn read_controls(lines: &[Row]) -> Result<Controls, Fault> {
     let mut controls = Controls::default();
     for line in lines {
-        let name: String = line.try_get("name")?;
-        match line.try_get::<_, &str>("kind")? {
+        let text = |column: &str| line.try_get::<_, String>(column).map_err(unread);
+        match text("kind")?.as_str() {
             "hold" => {
-                let hold = Hold { who: line.try_get("who")?, why: line.try_get("why")?, until: line.try_get("until")? };
-                controls.holds.insert(name, hold);
+                let until = line.try_get("until").map_err(unread)?;
+                controls.holds.insert(text("name")?, Hold { who: text("who")?, why: text("why")?, until });
             }
-            _ => controls.paused.push(name),
+            _ => controls.paused.push(text("name")?),
         }
     }
     Ok(controls)
@@ -416,10 +468,6 @@ mod tests {
         (together.push(Request { vid, actor: "test".into(), law: Box::new(|_| {}), answer }), answered)
     }
 
-    fn runner(together: &Together) -> Runner<'_> {
-        Runner { together, carried: 0, gone: false }
-    }
-
     fn counts(together: &Together) -> (usize, usize, usize) {
         let queue = together.queue();
         (queue.waiting.len(), queue.running, queue.carried)
@@ -427,12 +475,12 @@ mod tests {
 
     #[test]
     fn a_few_go_at_once_and_who_comes_then_waits_for_the_first_that_is_done() {
-        let together = Together::default();
+        let together = Arc::new(Together::default());
         let mut runners = Vec::new();
         for number in 0..FEW {
             let (send, _) = ask(&together, number);
             assert!(send, "{number}");
-            let mut one = runner(&together);
+            let mut one = Runner::new(&together);
             assert_eq!(one.next().expect("its own").len(), 1);
             runners.push(one);
         }
@@ -457,10 +505,10 @@ mod tests {
 
     #[test]
     fn of_many_one_takes_as_many_as_may_go_and_the_others_leave() {
-        let together = Together::default();
+        let together = Arc::new(Together::default());
         let answers: Vec<(bool, Answer)> = (0..LARGEST + 7).map(|number| ask(&together, number)).collect();
         assert_eq!(answers.iter().filter(|(send, _)| *send).count(), FEW);
-        let mut runners: Vec<Runner<'_>> = (0..FEW).map(|_| runner(&together)).collect();
+        let mut runners: Vec<Runner> = (0..FEW).map(|_| Runner::new(&together)).collect();
         assert_eq!(runners[2].next().expect("the first").len(), LARGEST);
         for other in [0, 1, 3] {
             assert!(runners[other].next().is_none());
@@ -473,11 +521,11 @@ mod tests {
 
     #[test]
     fn a_tape_is_in_a_transaction_once() {
-        let together = Together::default();
+        let together = Arc::new(Together::default());
         for number in [1, 2, 1, 3, 1] {
             let _ = ask(&together, number);
         }
-        let mut one = runner(&together);
+        let mut one = Runner::new(&together);
         let names = |batch: Vec<Request>| batch.iter().map(|request| request.vid.to_string()).collect::<Vec<_>>();
         assert_eq!(names(one.next().expect("three")), ["V00001", "V00002", "V00003"]);
         assert_eq!(names(one.next().expect("the second")), ["V00001"]);
@@ -487,9 +535,9 @@ mod tests {
 
     #[test]
     fn a_runner_that_is_lost_leaves_nobody_waiting_and_nothing_counted() {
-        let together = Together::default();
+        let together = Arc::new(Together::default());
         let (_, first) = ask(&together, 1);
-        let mut lost = runner(&together);
+        let mut lost = Runner::new(&together);
         let batch = lost.next();
         let (_, mut second) = ask(&together, 2);
         drop((batch, lost));
@@ -497,7 +545,7 @@ mod tests {
         assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
         assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
         // The one that was asked for and never sent.
-        drop(runner(&together));
+        drop(Runner::new(&together));
         assert_eq!(counts(&together), (0, 0, 0));
     }
 }
