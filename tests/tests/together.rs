@@ -9,7 +9,7 @@ use common::journey::{Mode, State};
 use common::reason::Kept;
 use common::store::{HoldChange, Locked, Store, StoreError};
 use common::tape::Vid;
-use common::task::{Intent, Next, Outcome, Progress, RowChange, SeenRow, Task, Wanted};
+use common::task::{Intent, Next, Note, Outcome, Progress, RowChange, SeenRow, Task, Wanted};
 use cta_sim::World;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -375,6 +375,30 @@ async fn every_column_of_every_tape_is_read_as_it_was_written() {
             let read = read.expect("read").expect("a task");
             assert_eq!(read, filled(&read, number + turn), "{vid} in turn {turn}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_committed_is_counted_and_nothing_else() {
+    let (site, vids) = site(4).await;
+    let store = site.store();
+    let counted = || {
+        let text = store.metrics().text("test");
+        let line = text.lines().find(|line| line.contains("_retries_total{") && line.contains("stage=\"end\""));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).unwrap_or_default()
+    };
+    assert_eq!(counted(), 0);
+    for (wrong, expected) in [(None, 4), (Some(2), 7)] {
+        let asked = join_all(vids.iter().enumerate().map(|(number, vid)| {
+            store.together(vid, move |locked| {
+                let text = if wrong == Some(number) { "\0" } else { "fine" };
+                let detail = json!({ "why": text });
+                locked.notes.push(Note { kind: "retrying", stage: Some("end".to_owned()), detail });
+            })
+        }));
+        let asked = asked.await;
+        assert_eq!(asked.iter().filter(|asked| asked.is_err()).count(), usize::from(wrong.is_some()));
+        assert_eq!(counted(), expected);
     }
 }
 

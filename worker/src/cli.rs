@@ -7,7 +7,7 @@ use clap::{Parser, value_parser};
 use common::cta::Cta;
 use common::settings::Settings;
 use common::stages::STAGES;
-use common::store::Store;
+use common::store::{SPARE, Store};
 
 use crate::program::{self, Common, Exit, Started, Talk};
 use crate::service::{self, Options};
@@ -17,9 +17,6 @@ pub const PROGRAM: &str = "cta-ops-repack-worker";
 
 /// Connections to the database for deliveries, of which most share one: others wait for what takes milliseconds.
 const CONNECTIONS: usize = 16;
-
-/// Connections beside those of the deliveries: dead letters, leases, the supervisor.
-const SPARE_CONNECTIONS: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,7 +83,7 @@ async fn run(cli: &Cli, started: &Started) -> anyhow::Result<Exit> {
     let settings = &started.settings;
     let actor = started.actor("worker");
     let options = cli.options(settings, actor.clone(), started.host.clone());
-    let store = Store::sized(settings.clone(), &actor, options.concurrency.min(CONNECTIONS) + SPARE_CONNECTIONS)?;
+    let store = Store::sized(settings.clone(), &actor, options.concurrency.min(CONNECTIONS) + SPARE)?;
     let cta = Cta::new(&settings.cta_admin).measured(store.metrics());
     let listen = cli.metrics_listen.map_or(settings.worker.metrics_listen, |Listen(address)| address);
     // An address on the command line was chosen, whichever it is.
