@@ -3,6 +3,7 @@
 //! Pure: everything that varies is an argument. The answer is never empty for a tape whose journey is not over, and never
 //! names a wait that has ended.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -135,15 +136,21 @@ pub fn explain(
 
 /// The task row as the next tick will see it: an edit made elsewhere is followed before anything else. False: no task
 /// row, or an edit, that nobody has looked at yet.
-pub fn followed(tape: &Tape, task: Option<&Task>, settings: &Settings, now: DateTime<Utc>) -> (Task, bool) {
+pub fn followed<'a>(
+    tape: &Tape,
+    task: Option<&'a Task>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> (Cow<'a, Task>, bool) {
     let control = Control::default();
     let ground = Ground { settings, control: &control, now, fresh_generation: 0, fresh_epoch: 0, jitter: 0.0 };
     match task {
-        None => (Task::made(tape, &ground), false),
+        None => (Cow::Owned(Task::made(tape, &ground)), false),
+        Some(task) if task.knows(tape) => (Cow::Borrowed(task), true),
         Some(task) => {
             let mut task = task.clone();
             let unseen = task.notice(tape, &ground).is_some();
-            (task, !unseen)
+            (Cow::Owned(task), !unseen)
         }
     }
 }
@@ -563,7 +570,7 @@ mod tests {
     }
 
     fn task(tape: &Tape) -> Task {
-        let mut task = followed(tape, None, settings(), now()).0;
+        let mut task = followed(tape, None, settings(), now()).0.into_owned();
         task.generation = 5;
         task.seen = Some(SeenRow::of(tape));
         task

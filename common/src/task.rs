@@ -208,39 +208,58 @@ pub struct Marks {
     pub label_log: Option<Log2>,
 }
 
-/// What has to be remembered of one journey beyond its stamps. Dropped when another journey begins.
+/// What has to be remembered of one journey beyond its stamps. Dropped when another journey begins. Written without what is
+/// as it was at the beginning: most of it is, for most tapes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
     /// CTA state at prepare: given back at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_state: Option<String>,
     /// Logical library at prepare. For people only: whoever decides asks CTA.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub logical_library: Option<String>,
     /// `creationLog` of our repack request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Log3>,
     /// A `repack add` of ours was allowed to run, where the look before saw no request.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asked: bool,
     /// Take the request that is there as ours (rows that ATRESYS started, and `requeue --adopt`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
     /// Take a tape that is found empty outside the quarantine pool as reclaimed (`requeue --accept-empty`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub accept_empty: bool,
     /// Kinds of the changing commands of this journey, and when each was last allowed to run.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub issued: BTreeMap<String, DateTime<Utc>>,
     /// Kinds in `issued` of which no command had an effect: each was refused, or never ran.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub in_vain: BTreeSet<String>,
     /// The newest listing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub listing: Option<ListingMade>,
     /// The tape at quarantine.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub marks: Option<Marks>,
     /// Since when CTA refuses what should work.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_since: Option<DateTime<Utc>>,
     /// Waits in a row, for the backoff.
+    #[serde(skip_serializing_if = "is_zero")]
     pub waits: u32,
     /// When the Stop was committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<DateTime<Utc>>,
     /// What the last digest by mail said of the tape; see [`crate::store::Concern::what`]. Nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailed: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The main row as our last write left it, to notice edits by others.
@@ -596,17 +615,22 @@ impl Task {
         self.settle_until.is_some_and(|until| until > now)
     }
 
+    /// Nobody has written the row since our last write: there is nothing to be followed.
+    pub fn knows(&self, tape: &Tape) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.xmin == tape.xmin)
+    }
+
     /// Compares the row with what our last write left, and follows an edit made elsewhere.
     pub fn notice(&mut self, tape: &Tape, ground: &Ground<'_>) -> Option<Note> {
+        if self.knows(tape) {
+            return None;
+        }
         let fresh = SeenRow::of(tape);
         let Some(seen) = self.seen.clone() else {
             self.begin_journey();
             self.derive(tape, ground);
             return Some(self.note("row-found", json!({"state": tape.state(), "mode": tape.mode})));
         };
-        if seen.xmin == tape.xmin {
-            return None;
-        }
         let mut changed = Vec::new();
         if seen.mode != fresh.mode {
             changed.push(format!("mode {} to {}", seen.mode, fresh.mode));

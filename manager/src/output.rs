@@ -119,6 +119,10 @@ pub fn coloured(text: impl AsRef<str>, colour: Option<Color>) -> Cell {
 
 /// The text with control characters escaped.
 pub fn clean(text: &str) -> String {
+    // Nearly every text has none.
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

@@ -7,6 +7,7 @@ use common::journey::{Mode, State};
 use common::stages::STAGES;
 use common::store::{Store, StoreError};
 use common::tape::Vid;
+use common::task::SeenRow;
 use cta_sim::{Action, Order, World};
 use futures_util::future::join_all;
 use journeys::checker::JOURNEY;
@@ -620,4 +621,26 @@ async fn more_edits_than_fit_a_page_are_followed_by_one_tick() {
     );
     assert!(is_followed(&site, &many).await);
     assert_eq!(lines(&site).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_knows_of_each_row_whether_somebody_else_has_written_it() {
+    let site = site().await;
+    site.tick_of(&[]).await;
+    let looked = || async {
+        let overview = site.row(VID).await;
+        (overview.task.unwrap(), overview.row.unwrap())
+    };
+    let (task, row) = looked().await;
+    assert_eq!(task.seen, Some(SeenRow::of(&row)));
+    set(&site, "mode = 'manual'").await;
+    let (task, row) = looked().await;
+    assert!(!task.knows(&row), "{task:?}");
+    assert_eq!(task.seen.unwrap().mode, Mode::Auto, "what it was before is there to be compared");
+    site.tick_of(&[]).await;
+    let (task, row) = looked().await;
+    assert!(task.knows(&row) && row.mode == Mode::Manual, "{task:?}");
+    site.sql(&format!("UPDATE {} SET seen = NULL", site.beside("_task"))).await;
+    let (task, _) = looked().await;
+    assert_eq!(task.seen, None, "what nobody has looked at is not known");
 }

@@ -11,7 +11,7 @@ use super::rows::{read_row, read_task_from};
 use super::{Overview, Store, StoreError};
 use crate::journey::{Mode, State};
 use crate::tape::Vid;
-use crate::task::{Hold, Outcome};
+use crate::task::{Hold, Outcome, SeenRow};
 
 /// A name in which `*` stands for any characters and `?` for any single one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,16 +278,23 @@ impl Store {
         let mut places = None;
         // Read while the server goes on.
         while let Some(row) = rows.try_next().await? {
-            let [task, who, why, until, now] = *places.get_or_insert_with(|| {
+            let [task, seen, who, why, until, now] = *places.get_or_insert_with(|| {
                 // Where the columns are is the same for all rows.
-                ["k_tape", "hold_who", "hold_why", "hold_until", "now"]
+                ["k_tape", "k_seen_xmin", "hold_who", "hold_why", "hold_until", "now"]
                     .map(|name| row.columns().iter().position(|column| column.name() == name).unwrap_or_default())
             });
             let has_task = row.get::<_, Option<&str>>(task).is_some();
             let who: Option<String> = row.get(who);
+            let tape = read_row(&row, TimeDelta::hours(1));
+            let mut task = if has_task { Some(read_task_from(&row, task)?) } else { None };
+            if let (Ok(tape), Some(task)) = (&tape, &mut task) {
+                // What the statement did not send, for the row has it already.
+                let known = row.get::<_, Option<i64>>(seen) == Some(tape.xmin);
+                task.seen = task.seen.take().or_else(|| known.then(|| SeenRow::of(tape)));
+            }
             overviews.push(Overview {
-                row: read_row(&row, TimeDelta::hours(1)),
-                task: if has_task { Some(read_task_from(&row, task)?) } else { None },
+                row: tape,
+                task,
                 hold: who.map(|who| Hold { who, why: row.get(why), until: row.get(until) }),
                 now: row.get(now),
             });

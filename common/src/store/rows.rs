@@ -41,68 +41,97 @@ impl Clock {
     }
 }
 
-/// The main row, or what is wrong with it.
+/// Columns one after the other, in the order of the statement: looking each up by its name is most of the work where there
+/// are thousands of rows.
+struct Columns<'a>(&'a Row, usize);
+
+impl<'a> Columns<'a> {
+    fn next<T: FromSql<'a>>(&mut self, name: &str) -> anyhow::Result<T> {
+        let index = self.1;
+        self.1 += 1;
+        // Two columns of one type could change places unseen.
+        debug_assert_eq!(self.0.columns()[index].name().trim_start_matches("k_"), name);
+        self.0.try_get(index).with_context(|| format!("column {name} of the task table"))
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, name: &str) -> anyhow::Result<Option<T>> {
+        let value = self.next::<Option<Json<T>>>(name);
+        Ok(value.with_context(|| format!("the task row's {name} cannot be read"))?.map(|json| json.0))
+    }
+
+    fn instant(&mut self, name: &str) -> Result<Option<DateTime<Utc>>, String> {
+        let whole = match self.next::<Option<Timestamp<DateTime<Utc>>>>(name) {
+            Ok(None) => return Ok(None),
+            // A table made by hand may have parts of a second.
+            Ok(Some(Timestamp::Value(at))) => {
+                let up = i64::from(at.timestamp_subsec_micros() >= 500_000);
+                DateTime::from_timestamp(at.timestamp() + up, 0)
+            }
+            // An infinity, or a year that no calendar of ours has.
+            Ok(Some(_)) | Err(_) => None,
+        };
+        whole.map(Some).ok_or_else(|| format!("{name} is not a time that can be reckoned with"))
+    }
+
+    fn text(&mut self, name: &str) -> Option<&'a str> {
+        self.next::<Option<&str>>(name).ok().flatten()
+    }
+
+    fn small(&mut self, name: &str) -> Result<i16, String> {
+        let number = self.next::<Option<i32>>(name).ok().flatten().map(i16::try_from);
+        number.and_then(Result::ok).ok_or_else(|| format!("{name} is not set, or no small number"))
+    }
+
+    fn number(&mut self, name: &str) -> i64 {
+        self.next::<Option<i64>>(name).ok().flatten().unwrap_or_default()
+    }
+}
+
+/// The main row, or what is wrong with it: the columns of [`super::statements::columns`], wherever they begin.
 pub(super) fn read_row(row: &Row, tolerance: TimeDelta) -> Result<Tape, OddRow> {
-    let text = |column: &str| row.try_get::<_, Option<String>>(column).ok().flatten();
-    let name = text("tape").unwrap_or_default();
+    let first = row.columns().iter().position(|column| column.name() == State::Entered.column());
+    let mut columns = Columns(row, first.unwrap_or_default());
+    let stamps = State::ALL.map(|state| columns.instant(state.column()));
+    let last_write_date = columns.instant("last_write_date");
+    let name = columns.text("tape").unwrap_or_default();
+    let mode = columns.text("mode");
+    let priority = columns.small("priority");
+    let [mediatype, tapepool, responsible] =
+        ["mediatype", "tapepool", "responsible"].map(|name| columns.text(name).unwrap_or_default());
+    let [files, bytes] = ["files", "bytes"].map(|name| columns.number(name));
+    let usage = columns.small("usage");
+    let xmin = columns.number("xmin");
+
     let mut problems = Vec::new();
     let vid = name.parse::<Vid>().map_err(|why| problems.push(why.to_string())).ok();
-    let mode = match text("mode") {
+    let mode = match mode {
         None => {
             problems.push("mode is not set".to_owned());
             None
         }
         Some(mode) => mode.parse::<Mode>().map_err(|why| problems.push(why)).ok(),
     };
-    let mut raw = [None; 6];
-    for state in State::ALL {
-        match instant(row, state.column()) {
-            Ok(at) => raw[state as usize] = at,
-            Err(why) => problems.push(why),
-        }
-    }
+    let raw = stamps.map(|stamp| stamp.map_err(|why| problems.push(why)).ok().flatten());
     let stamps = Stamps::check(raw, tolerance).map_err(|wrong| problems.extend(wrong)).ok();
-    let last_write_date = instant(row, "last_write_date").map_err(|why| problems.push(why)).ok().flatten();
-    let mut small = |column: &str| match row.try_get::<_, Option<i32>>(column).ok().flatten().map(i16::try_from) {
-        Some(Ok(number)) => Some(number),
-        _ => {
-            problems.push(format!("{column} is not set, or no small number"));
-            None
-        }
-    };
-    let (priority, usage) = (small("priority"), small("usage"));
-    let number = |column: &str| row.try_get::<_, Option<i64>>(column).ok().flatten().unwrap_or_default();
+    let last_write_date = last_write_date.map_err(|why| problems.push(why)).ok().flatten();
+    let [priority, usage] = [priority, usage].map(|number| number.map_err(|why| problems.push(why)).ok());
     match (vid, mode, stamps, priority, usage) {
         (Some(vid), Some(mode), Some(stamps), Some(priority), Some(usage)) if problems.is_empty() => Ok(Tape {
             vid,
             stamps,
             mode,
             priority,
-            mediatype: text("mediatype").unwrap_or_default(),
-            tapepool: text("tapepool").unwrap_or_default(),
-            responsible: text("responsible").unwrap_or_default(),
-            files: number("files"),
-            bytes: number("bytes"),
+            mediatype: mediatype.to_owned(),
+            tapepool: tapepool.to_owned(),
+            responsible: responsible.to_owned(),
+            files,
+            bytes,
             usage,
             last_write_date,
-            xmin: number("xmin"),
+            xmin,
         }),
         _ => Err(OddRow { tape: name.escape_default().take(60).collect(), problems }),
     }
-}
-
-fn instant(row: &Row, column: &str) -> Result<Option<DateTime<Utc>>, String> {
-    let whole = match row.try_get::<_, Option<Timestamp<DateTime<Utc>>>>(column) {
-        Ok(None) => return Ok(None),
-        // A table made by hand may have parts of a second.
-        Ok(Some(Timestamp::Value(at))) => {
-            let up = i64::from(at.timestamp_subsec_micros() >= 500_000);
-            DateTime::from_timestamp(at.timestamp() + up, 0)
-        }
-        // An infinity, or a year that no calendar of ours has.
-        Ok(Some(_)) | Err(_) => None,
-    };
-    whole.map(Some).ok_or_else(|| format!("{column} is not a time that can be reckoned with"))
 }
 
 /// The task row, where it is all that was asked for.
@@ -110,23 +139,8 @@ pub(super) fn read_task(row: &Row) -> anyhow::Result<Task> {
     read_task_from(row, 0)
 }
 
-/// The task row, whose columns begin at `first`. They are read in the order of the statement: looking each up by its name
-/// is most of the work where there are thousands.
+/// The task row, whose columns begin at `first`.
 pub(super) fn read_task_from(row: &Row, first: usize) -> anyhow::Result<Task> {
-    struct Columns<'a>(&'a Row, usize);
-    impl<'a> Columns<'a> {
-        fn next<T: FromSql<'a>>(&mut self, name: &str) -> anyhow::Result<T> {
-            let index = self.1;
-            self.1 += 1;
-            // Two columns of one type could change places unseen.
-            debug_assert_eq!(self.0.columns()[index].name().trim_start_matches("k_"), name);
-            self.0.try_get(index).with_context(|| format!("column {name} of the task table"))
-        }
-        fn json<T: DeserializeOwned>(&mut self, name: &str) -> anyhow::Result<Option<T>> {
-            let value = self.next::<Option<Json<T>>>(name);
-            Ok(value.with_context(|| format!("the task row's {name} cannot be read"))?.map(|json| json.0))
-        }
-    }
     let mut columns = Columns(row, first);
     let vid: &str = columns.next("tape")?;
     Ok(Task {

@@ -269,7 +269,15 @@ impl Statements {
                 "SELECT {row}, {}, c.who AS hold_who, c.why AS hold_why, c.until AS hold_until, clock_timestamp() AS now \
                  FROM {t} m LEFT JOIN {task_table} k ON k.tape = m.tape \
                  LEFT JOIN {control} c ON c.kind = 'hold' AND c.name = m.tape AND (c.until IS NULL OR c.until > clock_timestamp()) ",
-                task.split(", ").map(|column| format!("{column} AS k_{}", column.trim_start_matches("k."))).collect::<Vec<_>>().join(", ")
+                task.split(", ")
+                    .map(|column| match column {
+                        // A row that nobody else has written since looks as it did: its stamps need not be sent twice.
+                        "k.seen" => "CASE WHEN k.seen_xmin IS DISTINCT FROM m.xmin::text::int8 THEN k.seen END AS k_seen".to_owned(),
+                        "k.seen_xmin" => "CASE WHEN k.seen IS NOT NULL THEN k.seen_xmin END AS k_seen_xmin".to_owned(),
+                        _ => format!("{column} AS k_{}", column.trim_start_matches("k.")),
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
             events: format!(
                 "SELECT id, at, tape, journey, stage, kind, actor, detail FROM (SELECT * FROM {event} \

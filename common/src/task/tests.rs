@@ -900,3 +900,24 @@ fn nothing_wakes_that_is_stopped_or_in_somebodys_hands_or_due_or_over() {
     let (mut task, tape) = waiting(State::Started);
     assert!(task.wake(&tape, &world.ground()));
 }
+
+#[test]
+fn memory_is_written_without_what_is_as_at_the_beginning_and_read_with_it() {
+    assert_eq!(serde_json::to_string(&Memory::default()).unwrap(), "{}");
+    let written_before = json!({
+        "adopt": true, "asked": false, "marks": null, "waits": 0, "issued": {}, "in_vain": [], "listing": null, "request": null,
+        "stopped_at": null, "accept_empty": false, "source_state": null, "refused_since": null, "logical_library": null
+    });
+    let memory: Memory = serde_json::from_value(written_before).unwrap();
+    assert_eq!(memory, Memory { adopt: true, ..Memory::default() });
+    assert_eq!(serde_json::to_value(&memory).unwrap(), json!({"adopt": true}));
+    let memory = Memory {
+        asked: true,
+        waits: 3,
+        issued: [("reclaim".to_owned(), at(1))].into(),
+        in_vain: ["reclaim".to_owned()].into(),
+        refused_since: Some(at(2)),
+        ..memory
+    };
+    assert_eq!(serde_json::from_value::<Memory>(serde_json::to_value(&memory).unwrap()).unwrap(), memory);
+}

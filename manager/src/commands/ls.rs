@@ -301,7 +301,7 @@ mod tests {
             last_write_date: None,
             xmin: 7,
         };
-        let mut task = followed(&tape, None, &Settings::default(), now).0;
+        let mut task = followed(&tape, None, &Settings::default(), now).0.into_owned();
         task.progress = Some(Progress::default());
         task.next = Next::Never;
         let hold = Some(Hold { who: "alice@desk".to_owned(), why: "audit".to_owned(), until: None });

@@ -12,7 +12,7 @@ use common::task::Outcome;
 use super::{Listed, Row};
 use crate::commands::change::remaining;
 use crate::heading::Remark;
-use crate::output::{Desk, bytes, clean, coloured, cut};
+use crate::output::{Desk, bytes, clean, cut};
 
 /// Headings of the columns.
 pub fn header(long: bool) -> &'static [&'static str] {
@@ -155,11 +155,15 @@ fn cut_reasons(rows: &mut [(Vec<String>, Option<Color>)], width: usize) {
     }
 }
 
-/// Cells in the colour of the tape: its mode and its reason.
+/// Cells, clean already, in the colour of the tape: its mode and its reason.
 fn painted(cells: Vec<String>, colour: Option<Color>) -> Vec<Cell> {
     let last = cells.len() - 1;
     let cells = cells.into_iter().enumerate();
-    cells.map(|(at, text)| coloured(text, colour.filter(|_| at == MODE || at == last))).collect()
+    let painted = |(at, text)| match colour.filter(|_| at == MODE || at == last) {
+        Some(colour) => Cell::new_owned(text).fg(colour),
+        None => Cell::new_owned(text),
+    };
+    cells.map(painted).collect()
 }
 
 /// Where the mode stands.

@@ -233,7 +233,8 @@ mod tests {
             last_write_date: None,
             xmin: 1,
         };
-        let mut task = common::explain::followed(&tape, None, &common::settings::Settings::default(), now()).0;
+        let mut task =
+            common::explain::followed(&tape, None, &common::settings::Settings::default(), now()).0.into_owned();
         task.progress = Some(Progress::of(&cta));
         for (minutes, left) in [(9, true), (10, false), (600, false)] {
             task.progress_at = Some(now() - TimeDelta::minutes(minutes));
