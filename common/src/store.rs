@@ -107,7 +107,7 @@ pub(crate) fn describe(error: tokio_postgres::Error) -> anyhow::Error {
 /// it, the server may have failed over. In a busy program the next statement says so just as soon.
 const RESTED: Duration = Duration::from_secs(1);
 
-/// Connections of those of a store that has more, left to who waits for no row: shared transactions, leases.
+/// So many connections of a store that has more are left to who waits for no row: shared transactions, leases.
 pub const SPARE: usize = 4;
 
 /// How long it may take to say that it lives.

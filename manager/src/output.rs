@@ -111,9 +111,14 @@ pub fn cell(text: impl AsRef<str>) -> Cell {
 
 /// A cell in a colour, if there are colours.
 pub fn coloured(text: impl AsRef<str>, colour: Option<Color>) -> Cell {
+    tinted(cell(text), colour)
+}
+
+/// The cell in a colour, if there are colours.
+pub fn tinted(cell: Cell, colour: Option<Color>) -> Cell {
     match colour {
-        Some(colour) => cell(text).fg(colour),
-        None => cell(text),
+        Some(colour) => cell.fg(colour),
+        None => cell,
     }
 }
 

@@ -142,6 +142,56 @@ async fn who_is_locked_by_somebody_else_holds_up_nobody() {
     assert_eq!(attempts(&site, &vids).await, [1, 1, 0, 1, 1, 0, 1, 1, 1]);
 }
 
+/// The transactions of this test that wait for a lock: whose, and since when they run.
+async fn waiting(observer: &tokio_postgres::Client) -> Vec<(i32, DateTime<Utc>)> {
+    let waiting = "SELECT pid, xact_start FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database() ORDER BY pid";
+    let rows = observer.query(waiting, &[]).await.expect("the sessions");
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// As many as may write at once wait for somebody else's locks: who asks then is served before any of them gives up.
+#[tokio::test]
+async fn those_who_wait_for_locks_leave_the_way_free() {
+    const MANY: usize = 4;
+    let (site, vids) = site(5).await;
+    let (free, locked) = vids.split_last().expect("five");
+    assert_eq!(locked.len(), MANY);
+    let names = locked.iter().map(|vid| format!("'{vid}'")).collect::<Vec<_>>().join(", ");
+    let (psql, observer) = (site.database.client().await, site.database.client().await);
+    for table in [site.table(), site.beside("_task")] {
+        let lock = format!("SELECT 1 FROM {table} WHERE tape IN ({names}) FOR UPDATE");
+        let undisturbed = async {
+            loop {
+                psql.batch_execute(&format!("BEGIN; {lock}")).await.expect("the locks");
+                let store = site.store();
+                let mut asked = Vec::new();
+                for (number, vid) in locked.iter().enumerate() {
+                    let (store, vid) = (store.clone(), vid.clone());
+                    asked.push(tokio::spawn(async move { store.together(&vid, |_| ()).await }));
+                    while waiting(&observer).await.len() <= number && !asked.iter().any(|asked| asked.is_finished()) {
+                        moment().await;
+                    }
+                }
+                let before = waiting(&observer).await;
+                store.together(free, |_| ()).await.expect("nobody has locked it");
+                let after = waiting(&observer).await;
+                psql.batch_execute("COMMIT").await.expect("the end");
+                for asked in join_all(asked).await {
+                    let asked = asked.expect("no panic");
+                    assert!(matches!(asked, Ok(()) | Err(StoreError::Busy(_))), "{asked:?}");
+                }
+                // A slow machine: somebody gave up before the question was asked, or while it was answered.
+                if before.len() == MANY && before == after {
+                    break;
+                }
+            }
+        };
+        let undisturbed = tokio::time::timeout(PATIENCE, undisturbed).await;
+        undisturbed.unwrap_or_else(|_| panic!("{table}: the others must give up their locks before it is served"));
+    }
+}
+
 #[tokio::test]
 async fn a_law_that_panics_takes_nobody_with_it() {
     let (site, vids) = site(5).await;

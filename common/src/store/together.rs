@@ -204,7 +204,7 @@ impl Store {
                 let _ = answer.send(turn);
             }
             if let Err(Fault::Refused(why)) = &turns {
-                warn!("{tapes} tapes could not be written by one transaction, each goes alone: {why}");
+                warn!("a transaction of tapes together ({tapes}) was refused, each goes alone: {why}");
             }
         }
     }

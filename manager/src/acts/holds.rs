@@ -74,7 +74,7 @@ pub(super) fn release(reason: Option<&str>, facts: Facts<'_>, ground: &Ground<'_
 
 fn stage_note(facts: Facts<'_>, ground: &Ground<'_>, kind: &'static str, detail: Value) -> Note {
     let stage = match facts.row {
-        Some(Ok(tape)) => followed(tape, facts.task, ground.settings, ground.now).0.into_owned().stage,
+        Some(Ok(tape)) => followed(tape, facts.task, ground.settings, ground.now).0.stage.clone(),
         Some(Err(_)) | None => None,
     };
     Note { kind, stage, detail }

@@ -12,7 +12,7 @@ use common::task::Outcome;
 use super::{Listed, Row};
 use crate::commands::change::remaining;
 use crate::heading::Remark;
-use crate::output::{Desk, bytes, clean, cut};
+use crate::output::{Desk, bytes, clean, cut, tinted};
 
 /// Headings of the columns.
 pub fn header(long: bool) -> &'static [&'static str] {
@@ -159,10 +159,7 @@ fn cut_reasons(rows: &mut [(Vec<String>, Option<Color>)], width: usize) {
 fn painted(cells: Vec<String>, colour: Option<Color>) -> Vec<Cell> {
     let last = cells.len() - 1;
     let cells = cells.into_iter().enumerate();
-    let painted = |(at, text)| match colour.filter(|_| at == MODE || at == last) {
-        Some(colour) => Cell::new_owned(text).fg(colour),
-        None => Cell::new_owned(text),
-    };
+    let painted = |(at, text)| tinted(Cell::new_owned(text), colour.filter(|_| at == MODE || at == last));
     cells.map(painted).collect()
 }
 
