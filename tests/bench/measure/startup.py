@@ -9,6 +9,9 @@ import proc
 ROWS = 10_000
 # What a Python tool of this kind imports before it does anything.
 PYTHON_START = "import argparse, json, psycopg; argparse.ArgumentParser().parse_args([])"
+# What a list is told from: the tape, what the programs know of it, its hold. One server process makes the text of it.
+COPY_ALL = """COPY (SELECT m.*, k.*, c.who, c.why, c.until FROM repack_status m LEFT JOIN repack_status_task k USING (tape)
+ LEFT JOIN repack_status_control c ON c.kind = 'hold' AND c.name = m.tape ORDER BY m.tape) TO STDOUT"""
 
 
 def prepare():
@@ -33,6 +36,7 @@ def commands(config):
         "manager --version": [place.MANAGER, "--version"],
         "python imports": [place.PYTHON, "-c", PYTHON_START],
         "psql COPY": [*psql, copy],
+        "psql COPY, all": [*psql, COPY_ALL],
         "psql aligned": [*psql, "TABLE repack_status"],
         "manager ls": [place.MANAGER, "-C", config, "ls"],
         "manager ls --jsonl": [place.MANAGER, "-C", config, "ls", "--jsonl"],
