@@ -808,17 +808,25 @@ async fn publish<S: Table, C: Admin, P: Post>(
     }
     // Each task once in a tick, in their order: a worker that gives one back at once (site trouble, a pause) makes it due again
     // while we are still at it, and the tick would never come to its other stages.
-    let mut last: Option<Due> = None;
-    while failed.is_none() && *context.stop.borrow() == Shutdown::No {
-        let limit = i64::try_from(context.page)?;
-        let mut due = context.store.due(stage.name, again_secs, false, last.as_ref(), limit).await?;
-        let full = due.len() >= context.page;
-        last = due.last().cloned();
+    let limit = i64::try_from(context.page)?;
+    let page = async |after: Option<Due>| context.store.due(stage.name, again_secs, false, after.as_ref(), limit).await;
+    let mut due = if failed.is_none() { page(None).await? } else { Vec::new() };
+    while !due.is_empty() && *context.stop.borrow() == Shutdown::No {
+        let last = due.last().filter(|_| due.len() >= context.page).cloned();
         due.retain(|task| !tried.contains(&(task.vid.clone(), task.generation)));
-        failed = send(context, publisher, stage, due, part).await?;
-        if !full {
+        // The next page is put in order while this one is published.
+        let following = async {
+            match last {
+                Some(last) => page(Some(last)).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (sent, following) = tokio::join!(send(context, publisher, stage, due, part), following);
+        failed = sent?;
+        if failed.is_some() {
             break;
         }
+        due = following?;
     }
     if failed.is_some() && publisher.is_broken() {
         *slot = None;

@@ -7,7 +7,6 @@ use common::journey::{Mode, State};
 use common::stages::STAGES;
 use common::store::{Store, StoreError};
 use common::tape::Vid;
-use common::task::SeenRow;
 use cta_sim::{Action, Order, World};
 use futures_util::future::join_all;
 use journeys::checker::JOURNEY;
@@ -632,7 +631,10 @@ async fn a_list_knows_of_each_row_whether_somebody_else_has_written_it() {
         (overview.task.unwrap(), overview.row.unwrap())
     };
     let (task, row) = looked().await;
-    assert_eq!(task.seen, Some(SeenRow::of(&row)));
+    let statement = format!("SELECT seen::text FROM {}", site.beside("_task"));
+    let stored: String = site.database.client().await.query_one(&statement, &[]).await.unwrap().get(0);
+    assert_eq!(task.seen, Some(serde_json::from_str(&stored).unwrap()), "as it is stored, though it is not sent");
+    assert!(task.knows(&row), "{task:?}");
     set(&site, "mode = 'manual'").await;
     let (task, row) = looked().await;
     assert!(!task.knows(&row), "{task:?}");
