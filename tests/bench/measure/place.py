@@ -131,17 +131,26 @@ def migrate(config):
 
 def delete_queues(prefix):
     """Deletes the queues and exchanges whose name begins so: a standing queue costs the broker something."""
+    for kind in ("queues", "exchanges"):
+        delete(kind, prefix)
+
+
+def purge_queues(prefix):
+    """Takes all that is ready out of the queues whose name begins so."""
+    delete("queues", prefix, "/contents")
+
+
+def delete(kind, prefix, part=""):
+    """Deletes these things of the broker, or a part of each."""
     credentials = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     base = f"http://127.0.0.1:{MGMT_PORT}/api/"
     credentials.add_password(None, base, "guest", "guest")
     opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(credentials))
-    for kind in ("queues", "exchanges"):
-        listed = json.load(opener.open(f"{base}{kind}/%2f"))
-        for name in (item["name"] for item in listed):
-            if name.startswith(prefix):
-                url = f"{base}{kind}/%2f/{urllib.parse.quote(name, safe='')}"
-                try:
-                    opener.open(urllib.request.Request(url, method="DELETE")).close()
-                except urllib.error.HTTPError as error:
-                    if error.code != 404:
-                        raise
+    for name in (item["name"] for item in json.load(opener.open(f"{base}{kind}/%2f"))):
+        if name.startswith(prefix):
+            url = f"{base}{kind}/%2f/{urllib.parse.quote(name, safe='')}{part}"
+            try:
+                opener.open(urllib.request.Request(url, method="DELETE")).close()
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise

@@ -10,7 +10,11 @@ ROWS = 10_000
 # What a Python tool of this kind imports before it does anything.
 PYTHON_START = "import argparse, json, psycopg; argparse.ArgumentParser().parse_args([])"
 # What a list is told from: the tape, what the programs know of it, its hold. One server process makes the text of it.
-COPY_ALL = """COPY (SELECT m.*, k.*, c.who, c.why, c.until FROM repack_status m LEFT JOIN repack_status_task k USING (tape)
+# `seen` is not sent of a row that nobody else has written, and here nobody has.
+TASK = """stage, generation, epoch, dispatched_at, owner, lease_until, intent, attempts, crashes, next_attempt_at, settle_until, slot_since, wanted,
+ round, progress, progress_at, outcome, reason_code, reason, memory, seen_xmin"""
+COPY_ALL = f"""COPY (SELECT m.*, {", ".join(f"k.{column.strip()}" for column in TASK.split(","))}, c.who, c.why, c.until, clock_timestamp()
+ FROM repack_status m LEFT JOIN repack_status_task k USING (tape)
  LEFT JOIN repack_status_control c ON c.kind = 'hold' AND c.name = m.tape ORDER BY m.tape) TO STDOUT"""
 
 

@@ -10,6 +10,8 @@ import contest
 import place
 
 DUE = 100
+# Where deliveries share transactions, by other statements than one that goes alone.
+TOGETHER = 64
 LOG = place.SERVICES / "log" / "postgres.log"
 # Every statement of this database: how long each of its steps took, and the plan that was carried out.
 LOGGING = """
@@ -130,12 +132,12 @@ def large(database):
     return set(quiet(database, names).split())
 
 
-def enter_due(database, number):
-    """Rows that `finish` will be done with at its first look."""
+def enter_due(database, which):
+    """Rows that `finish` will be done with at its first look; `which` begins their VIDs."""
     stamps = ", ".join(["LOCALTIMESTAMP(0) - interval '2 days'"] * 5)
     quiet(
         database,
-        f"INSERT INTO repack_status SELECT 'D{number:02}' || lpad(i::text, 5, '0'), {stamps}, NULL, 4, 400, 40, NULL, 'auto', 10, "
+        f"INSERT INTO repack_status SELECT '{which}' || lpad(i::text, 5, '0'), {stamps}, NULL, 4, 400, 40, NULL, 'auto', 10, "
         f"'LTO8', 'raw', 'ops' FROM generate_series(1, {DUE}) i",
     )
 
@@ -145,10 +147,12 @@ def run(number, prepared):
     result = {}
     for name, (database, config) in prepared.items():
         tables = large(database)
-        enter_due(database, number)
+        which = f"D{number:02}"
+        enter_due(database, which)
         # The task rows are made, and all is in the caches.
         place.ours(place.PRODUCER, config, "tick")
-        quiet(database, f"UPDATE repack_status_task SET dispatched_at = NULL WHERE tape LIKE 'D{number:02}%'")
+        quiet(database, f"UPDATE repack_status_task SET dispatched_at = NULL WHERE tape LIKE '{which}%'")
+        place.purge_queues(database)
         begun = time.monotonic()
         with Logged() as logged:
             report = json.loads(place.ours(place.PRODUCER, config, "tick", "-j"))
@@ -157,20 +161,23 @@ def run(number, prepared):
         if published != DUE:
             raise RuntimeError(f"{published} of {DUE} due tapes were published")
         figures = logged.figures(tables) | {"wall_ms": round(took * 1e3)}
-        result[name] = figures | {"delivery": deliveries(database, config, number, tables)}
+        result[name] = figures | {"delivery": deliveries(database, config, which, tables, 1)}
+        enter_due(database, f"E{number:02}")
+        place.ours(place.PRODUCER, config, "tick")
+        result[name]["together"] = deliveries(database, config, f"E{number:02}", tables, TOGETHER)
     return result
 
 
-def deliveries(database, config, number, tables):
-    """The database time of a delivery, one at a time."""
+def deliveries(database, config, which, tables, concurrency):
+    """The database time of a delivery, so many at a time."""
     environment = {**os.environ, "BENCH_CTA_ADMIN": place.CTA_ADMIN}
-    command = ["setpriv", "--pdeathsig", "KILL", "--", place.WORKER, "-C", config, "--stages", "finish", "--concurrency", "1"]
+    command = ["setpriv", "--pdeathsig", "KILL", "--", place.WORKER, "-C", config, "--stages", "finish", "--concurrency", str(concurrency)]
     written = int(quiet(database, WRITTEN))
     with Logged() as logged:
         worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             patience = time.monotonic() + 120
-            left = f"SELECT count(*) FROM repack_status WHERE tape LIKE 'D{number:02}%' AND finished IS NULL"
+            left = f"SELECT count(*) FROM repack_status WHERE tape LIKE '{which}%' AND finished IS NULL"
             while int(quiet(database, left)) > 0:
                 if time.monotonic() > patience or worker.poll() is not None:
                     raise RuntimeError("the due tapes are not finished")
